@@ -1,0 +1,57 @@
+# Two commands do all: `make run` and `make test`. Both set up .venv by themselves; pip is all they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Flags for the processor: make run ARGS="--upstream-endpoint collector:4317"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench demo check wheel-check clean
+
+help:  ## Say what the commands are
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed; say which with PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	@# --group needs pip 25.1; the pip that comes with Python may be older.
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[processor]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[processor]' --group dev
+	@touch $@ $(VENV)/.run
+
+run: $(VENV)/.run  ## Start the processor (ARGS="..." passes flags)
+	@exec $(BIN)/neatlogs-processor --console $(ARGS)
+
+test: $(VENV)/.dev  ## Run every test
+	$(BIN)/python -m pytest --cov --cov-report=
+	@# The core is the rule: every line and branch of it is covered.
+	$(BIN)/coverage report --include='*/neatlogs_processor/core/*' --fail-under=100
+	@$(BIN)/coverage report --format=total | sed 's/^/Coverage of both packages, in percent: /'
+
+lint: $(VENV)/.dev  ## Style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test wheel-check  ## Everything that CI runs
+
+wheel-check: $(VENV)/.dev  ## Build the wheel, install it where the sources are absent, try it
+	tests/wheel/check.sh $(BIN)/python
+
+bench: $(VENV)/.dev  ## Measure: ratios within one run
+	$(BIN)/python -m tests.bench
+
+demo: $(VENV)/.dev  ## A lively mix of the examples against a running processor
+	$(BIN)/python examples/demo.py
+
+clean:  ## Remove what the commands above made
+	rm -rf $(VENV) .peers .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist

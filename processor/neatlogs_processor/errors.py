@@ -1,0 +1,93 @@
+"""The processor's errors.
+
+    ProcessorError
+    ├── ConfigError                 a setting that cannot be used; the process does not start
+    ├── MalformedOtlpError          the request is not OTLP
+    ├── RequestTooLargeError        the request is over a size limit
+    ├── OverloadedError             no room now; come back
+    └── ExportError                 the upstream did not take the request
+        ├── UpstreamRejectedError       and never will
+        └── UpstreamUnavailableError    now; it may later
+
+Each error knows whether the client may send the same request again (`retryable`) and the short name under which it
+is counted (`reason`). `neatlogs_processor.core.status` is the one place that turns them into gRPC and HTTP answers.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ProcessorError(Exception):
+    """Base of every error that the processor raises on purpose."""
+
+    reason: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+
+class ConfigError(ProcessorError):
+    """A flag, variable or file entry that cannot be used. The message is one line that says what to do."""
+
+    reason = "config"
+
+
+class MalformedOtlpError(ProcessorError):
+    """The request's bytes are not OTLP. Nothing of the request goes on."""
+
+    reason = "malformed"
+
+
+class RequestTooLargeError(ProcessorError):
+    """The request is larger than a limit allows, before or after decompression."""
+
+    reason = "too_large"
+
+
+class OverloadedError(ProcessorError):
+    """The processor has no room for the request at the moment.
+
+    Args:
+        message: What is full, and which setting bounds it.
+        retry_after: Seconds after which the client should try again.
+    """
+
+    reason = "overloaded"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ExportError(ProcessorError):
+    """The upstream did not accept the request.
+
+    Args:
+        message: What happened, in words; the upstream's own text where it sent one.
+        grpc_code: The gRPC status code (an integer, 1 to 16) that says it best; the upstream's own where it sent one.
+        details: The upstream's serialised `google.rpc.Status`, if it sent one, to be passed back as it came.
+        retry_after: Seconds that the upstream asked to wait, if it did.
+    """
+
+    reason = "export"
+
+    def __init__(
+        self, message: str, *, grpc_code: int, details: bytes | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.grpc_code = grpc_code
+        self.details = details
+        self.retry_after = retry_after
+
+
+class UpstreamRejectedError(ExportError):
+    """The upstream refused the request for good: sending the same bytes again cannot help."""
+
+    reason = "upstream_rejected"
+
+
+class UpstreamUnavailableError(ExportError):
+    """The upstream did not accept the request this time: it may accept the same bytes later."""
+
+    reason = "upstream_unavailable"
+    retryable = True

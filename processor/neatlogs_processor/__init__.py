@@ -1,0 +1,1 @@
+"""The processor: receives OTLP, enforces one end user per trace, and forwards."""

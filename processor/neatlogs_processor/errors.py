@@ -4,6 +4,7 @@
     ├── ConfigError                 a setting that cannot be used; the process does not start
     ├── MalformedOtlpError          the request is not OTLP
     ├── RequestTooLargeError        the request is over a size limit
+    ├── NoDestinationError          the signal has nowhere to go in this configuration
     ├── OverloadedError             no room now; come back
     └── ExportError                 the upstream did not take the request
         ├── UpstreamRejectedError       and never will
@@ -41,6 +42,12 @@ class RequestTooLargeError(ProcessorError):
     """The request is larger than a limit allows, before or after decompression."""
 
     reason = "too_large"
+
+
+class NoDestinationError(ProcessorError):
+    """The processor is not configured to send this signal anywhere. The message names the flag that would do so."""
+
+    reason = "no_destination"
 
 
 class OverloadedError(ProcessorError):

@@ -1,0 +1,1 @@
+"""What sends: one module per protocol, and the links around them."""

@@ -1,0 +1,1 @@
+"""What listens: one module per protocol."""

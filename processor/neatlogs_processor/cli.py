@@ -1,0 +1,154 @@
+"""The command line of `neatlogs-processor`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import difflib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from neatlogs_processor.errors import ConfigError, ProcessorError
+from neatlogs_processor.settings import CONFIG_VARIABLE, ENV_PREFIX, Loaded, check_together, entries, load
+
+PROGRAM = "neatlogs-processor"
+
+_DESCRIPTION = """\
+Receives OpenTelemetry traces, enforces one end user per trace (the root span's), and sends them on.
+
+commands:
+  (none)    run the processor
+  health    ask the running processor whether it serves; exit code 0 if it does, else 1
+"""
+
+_EPILOG = f"""\
+Every flag is also a variable: --grpc-listen is {ENV_PREFIX}GRPC_LISTEN, and a key of the file: grpc_listen.
+A flag wins over a variable, a variable over the file, the file over the default.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code: 0, 1 (failed) or 2 (configuration).
+
+    Args:
+        argv: The arguments without the program's name; `sys.argv` unless given.
+    """
+    # gRPC's own log lines go to stderr unformatted; what matters of them is in our messages.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv), os.environ)
+    except ConfigError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except (ProcessorError, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(argv: list[str], environ: Mapping[str, str]) -> int:
+    commands: dict[str, Callable[[Loaded], int]] = {"run": _run, "health": _health}
+    command = "run"
+    if argv and not argv[0].startswith("-"):
+        command = argv.pop(0)
+        if command not in commands:
+            raise ConfigError(f"unknown command {command!r}{_did_you_mean(command, commands)}")
+    arguments = _parse(argv)
+    config, config_flag = arguments.pop("config", None), "--config"
+    if config is None and environ.get(CONFIG_VARIABLE):
+        config, config_flag = environ[CONFIG_VARIABLE], CONFIG_VARIABLE
+    print_config = arguments.pop("print_config", False)
+    loaded = load(arguments, environ, config=None if config is None else Path(config), config_flag=config_flag)
+    if print_config:
+        print(describe(loaded))
+        return 0
+    return commands[command](loaded)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all flags. Flags that are not given leave no trace in its result."""
+    parser = _Parser(
+        prog=PROGRAM,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        usage=f"{PROGRAM} [command] [flags]",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=34, width=110),
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    general = parser._optionals  # the group that already holds --help
+    general.title = "General"
+    general.add_argument("--version", action="version", version=f"{PROGRAM} {version('neatlogs-otel')}")
+    general.add_argument("--config", metavar="FILE", help="A TOML file with settings.")
+    general.add_argument(
+        "--print-config", action="store_true", help="Print every setting with its source, secrets masked, and exit."
+    )
+    groups: dict[str, Any] = {}
+    for entry in entries():
+        group = groups.get(entry.meta.group)
+        if group is None:
+            group = groups[entry.meta.group] = parser.add_argument_group(entry.meta.group)
+        text = entry.description.replace("%", "%%")
+        if entry.is_switch:
+            group.add_argument(entry.flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+            continue
+        default = entry.show(entry.default)
+        text += f" Default: {default.replace('%', '%%')}." if default else ""
+        group.add_argument(entry.flag, metavar=entry.meta.metavar, help=text)
+    return parser
+
+
+def describe(loaded: Loaded) -> str:
+    """Return every setting with its value and source, one a line."""
+    rows = [
+        (f"{entry.name} = {entry.show(getattr(loaded.settings, entry.name))}".rstrip(), loaded.sources[entry.name])
+        for entry in entries()
+    ]
+    width = min(60, max(len(value) for value, _ in rows))
+    return "\n".join(f"{value:{width}}  # {source}" for value, source in rows)
+
+
+def _parse(argv: list[str]) -> dict[str, Any]:
+    parser = build_parser()
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+        flag = unknown[0].partition("=")[0]
+        if not flag.startswith("-"):
+            raise ConfigError(f"unexpected argument {flag!r}; --help shows how flags are written")
+        raise ConfigError(f"unknown flag {flag}{_did_you_mean(flag, flags)}")
+    return vars(known)
+
+
+def _did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else "; --help lists what there is"
+
+
+def _run(loaded: Loaded) -> int:
+    check_together(loaded.settings)
+    # gRPC is loaded only where it is needed: --help and mistakes answer at once.
+    from neatlogs_processor.service import run
+    from neatlogs_processor.telemetry import configure_logging
+
+    configure_logging(loaded.settings.log_level, loaded.settings.log_format)
+    asyncio.run(run(loaded.settings))
+    return 0
+
+
+def _health(loaded: Loaded) -> int:
+    from neatlogs_processor.probe import probe
+
+    serving, message = probe(loaded.settings.grpc_listen)
+    print(message)
+    return 0 if serving else 1

@@ -1,0 +1,215 @@
+"""The formats in which settings are written: addresses, headers, sizes, durations.
+
+Every parser raises `ValueError` with a message that says what to write instead.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+_SIZE_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER_AND_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", re.ASCII)
+# https://www.rfc-editor.org/rfc/rfc9110#name-tokens without upper case, which gRPC does not send.
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
+_LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|::1|localhost", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ListenAddress:
+    """Where a listener accepts connections: `host:port` or `unix:PATH`.
+
+    Attributes:
+        host: A name or an address without brackets; empty for a socket file.
+        port: 0 asks for any free port.
+        path: The socket file; empty for TCP.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ListenAddress:
+        """Read `host:port`, `[v6]:port` or `unix:PATH`."""
+        if text.startswith("unix:"):
+            return cls(path=_socket_path(text))
+        host, port = _host_and_port(text, example="127.0.0.1:4317")
+        return cls(host, port)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return bool(self.path) or _LOOPBACK.fullmatch(self.host.lower()) is not None
+
+    @property
+    def target(self) -> str:
+        """The address as gRPC writes it."""
+        return f"unix:{self.path}" if self.path else _join(self.host, self.port)
+
+    def with_port(self, port: int) -> ListenAddress:
+        """Return the address with the port that the system chose."""
+        return self if self.path else replace(self, port=port)
+
+    def __str__(self) -> str:
+        return self.target
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an upstream listens: `http(s)://host:port`, `host:port` (no TLS) or `unix:PATH`.
+
+    Attributes:
+        host: A name or an address without brackets; empty for a socket file.
+        port: 1 to 65535; 0 for a socket file.
+        path: The socket file; empty for TCP.
+        tls: Whether the connection is encrypted.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Read an endpoint; the scheme decides about TLS."""
+        if text.startswith("unix:"):
+            return cls(path=_socket_path(text))
+        scheme, separator, rest = text.rpartition("://")
+        if scheme.lower() not in ("", "http", "https") or (separator and not scheme):
+            raise ValueError(f"{scheme}:// is not supported; write http://host:port, https://host:port or unix:PATH")
+        if rest.endswith("/"):
+            rest = rest[:-1]
+        if "/" in rest:
+            raise ValueError("OTLP over gRPC has no path; write http://host:port")
+        if "@" in rest:
+            raise ValueError("credentials do not belong into an endpoint; use --upstream-headers-file")
+        host, port = _host_and_port(rest, example=f"{scheme or 'http'}://collector:4317")
+        if port == 0:
+            raise ValueError("port 0 cannot be connected to; write the upstream's port")
+        return cls(host, port, tls=scheme.lower() == "https")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it leads to this machine and nowhere else."""
+        return bool(self.path) or _LOOPBACK.fullmatch(self.host.lower()) is not None
+
+    @property
+    def target(self) -> str:
+        """The endpoint as gRPC writes it."""
+        return f"unix:{self.path}" if self.path else _join(self.host, self.port)
+
+    def __str__(self) -> str:
+        return self.target if self.path else f"{'https' if self.tls else 'http'}://{self.target}"
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes: `1048576`, `512KiB`, `64MiB`, `1GiB`; `KB`, `MB`, `GB` are powers of ten."""
+    number, unit = _number_and_unit(text, _SIZE_UNITS, "64MiB or a number of bytes")
+    size = round(number * _SIZE_UNITS[unit])
+    if not 1 <= size < 2**31:
+        raise ValueError("a size is between 1 byte and 2047MiB")
+    return size
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration and return seconds: `8s`, `500ms`, `2m`, `1h`. The unit is required, except for 0."""
+    if text.strip() == "0":
+        return 0.0
+    number, unit = _number_and_unit(text, _DURATION_UNITS, "8s or 500ms")
+    return number * _DURATION_UNITS[unit]
+
+
+def parse_headers(text: str) -> dict[str, str]:
+    """Read `name=value,name=value`. Names become lower case; a value may hold `=` but no comma."""
+    headers: dict[str, str] = {}
+    for part in text.split(","):
+        if not part.strip():
+            continue
+        name, separator, value = part.partition("=")
+        if not separator:
+            # The part may be a secret whose name was forgotten, so it is not repeated.
+            raise ValueError("every header is name=value, separated by commas")
+        headers[name] = value
+    return check_headers(headers)
+
+
+def parse_header_lines(text: str) -> dict[str, str]:
+    """Read a headers file: one `name=value` a line; a value may hold commas. Blank lines and `#` lines are skipped."""
+    headers: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, separator, value = line.partition("=")
+        if not separator:
+            raise ValueError(f"line {number} is not name=value")
+        headers[name] = value
+    return check_headers(headers)
+
+
+def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers with trimmed values and trimmed lower-case names, or say which name cannot be sent."""
+    checked: dict[str, str] = {}
+    for raw_name, raw_value in headers.items():
+        name, value = raw_name.strip().lower(), raw_value.strip()
+        if not _HEADER_NAME.fullmatch(name) or name.startswith("grpc-") or name.endswith("-bin"):
+            raise ValueError(f"{name!r} is not a header name that can be sent")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"the value of {name} holds characters that a header cannot (printable ASCII only)")
+        checked[name] = value
+    return checked
+
+
+def format_size(size: int) -> str:
+    """Write a size so that `parse_size` reads it back."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration so that `parse_duration` reads it back."""
+    if seconds != math.floor(seconds):
+        return f"{seconds * 1000:.10g}ms"
+    return f"{seconds:.0f}s"
+
+
+def _number_and_unit(text: str, units: Mapping[str, float], write: str) -> tuple[float, str]:
+    match = _NUMBER_AND_UNIT.fullmatch(text.strip())
+    if match is None or match[2].lower() not in units:
+        raise ValueError(f"write {write}")
+    return float(match[1]), match[2].lower()
+
+
+def _host_and_port(text: str, *, example: str) -> tuple[str, int]:
+    host, separator, port = text.strip().rpartition(":")
+    if not separator or not host or host.endswith(":"):
+        raise ValueError(f"a host and a port are needed; write {example}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"an IPv6 address needs brackets; write [{host}]:{port}")
+    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(f"{port!r} is not a port; write {example}")
+    if not host or any(character.isspace() or character in "/?#[]" for character in host):
+        raise ValueError(f"{host!r} is not a host; write {example}")
+    return host, int(port)
+
+
+def _socket_path(text: str) -> str:
+    path = text.removeprefix("unix:")
+    # unix:///absolute is how gRPC writes an absolute path.
+    path = path.removeprefix("//") if path.startswith("///") else path
+    if not path:
+        raise ValueError("a path is needed; write unix:/run/neatlogs/otlp.sock")
+    return path
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,90 @@
+"""What happens to every request, whichever receiver took it: bound, enforce, count, send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from neatlogs_processor.core.backoff import overload_delay
+from neatlogs_processor.core.policy import Counts, EndUserPolicy
+from neatlogs_processor.core.request import Request, Signal
+from neatlogs_processor.core.traces import enforce_traces
+from neatlogs_processor.errors import NoDestinationError, OverloadedError, ProcessorError, RequestTooLargeError
+from neatlogs_processor.exporters.sender import Sender
+from neatlogs_processor.telemetry import Telemetry
+
+
+class Pipeline:
+    """Answers requests.
+
+    Args:
+        destinations: Where each signal goes; a signal that is missing is refused.
+        policy: The rule's policy.
+        max_message_size: Bytes, after decompression.
+        max_concurrent_requests: How many requests may be in flight.
+        telemetry: Counts and logs.
+        chance: Returns a random number, 0 <= chance < 1.
+    """
+
+    def __init__(
+        self,
+        destinations: Mapping[Signal, Sender],
+        *,
+        policy: EndUserPolicy,
+        max_message_size: int,
+        max_concurrent_requests: int,
+        telemetry: Telemetry,
+        chance: Callable[[], float],
+    ) -> None:
+        self._destinations = destinations
+        self._policy = policy
+        self._max_message_size = max_message_size
+        self._max_concurrent_requests = max_concurrent_requests
+        self._telemetry = telemetry
+        self._chance = chance
+        self._in_flight = 0
+
+    async def handle(self, request: Request) -> bytes:
+        """Enforce the rule on a request and deliver it.
+
+        Returns:
+            The destination's response, as it came.
+
+        Raises:
+            ProcessorError: The request was not delivered; nothing else is ever raised.
+        """
+        self._in_flight += 1
+        counts = Counts()
+        try:
+            self._admit(request)
+            if request.signal is Signal.TRACES:
+                enforced = enforce_traces(request.body, self._policy)
+                counts = enforced.counts
+                self._telemetry.enforced(enforced)
+                request = replace(request, body=enforced.body, enforced=enforced)
+            response = await self._destinations[request.signal].send(request)
+        except ProcessorError as error:
+            self._telemetry.refused(request.signal, error, spans=counts.spans)
+            raise
+        except Exception as error:  # noqa: BLE001  # a bug in one request must not cost the others
+            internal = ProcessorError("the processor failed on this request; its log says where")
+            self._telemetry.failed(error)
+            self._telemetry.refused(request.signal, internal, spans=counts.spans)
+            raise internal from None
+        finally:
+            self._in_flight -= 1
+        self._telemetry.forwarded(request.signal, spans=counts.spans)
+        return response
+
+    def _admit(self, request: Request) -> None:
+        if self._in_flight > self._max_concurrent_requests:
+            raise OverloadedError(
+                f"{self._max_concurrent_requests} requests are in flight (--max-concurrent-requests)",
+                retry_after=overload_delay(self._chance()),
+            )
+        if request.signal not in self._destinations:
+            raise NoDestinationError(f"{request.signal.value} have no destination; name one with --upstream-endpoint")
+        if len(request.body) > self._max_message_size:
+            raise RequestTooLargeError(
+                f"the request has {len(request.body)} bytes, the limit is {self._max_message_size} (--max-message-size)"
+            )

@@ -1,0 +1,29 @@
+"""Asks a running processor how it is: the `health` command, for container health checks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from neatlogs_processor.formats import ListenAddress
+
+_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # replaced here, not bound
+
+
+def probe(address: ListenAddress, *, timeout: float = 3.0) -> tuple[bool, str]:
+    """Return whether the listener serves, and a line that says so.
+
+    Args:
+        address: Where the processor listens. An address that stands for all interfaces is asked over loopback.
+        timeout: Seconds.
+    """
+    address = replace(address, host=_ANY_HOST.get(address.host, address.host))
+    with grpc.insecure_channel(address.target) as channel:
+        try:
+            reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        except grpc.RpcError as error:
+            return False, f"no answer from {address}: {error.code().name}"
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+    return reply.status == health_pb2.HealthCheckResponse.SERVING, f"{address}: {status}"

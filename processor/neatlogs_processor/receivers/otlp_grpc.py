@@ -1,0 +1,110 @@
+"""Receives OTLP over gRPC as raw bytes: nothing is decoded here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from neatlogs_processor.core.request import Request, Signal
+from neatlogs_processor.core.status import answer
+from neatlogs_processor.errors import ConfigError, ProcessorError
+from neatlogs_processor.formats import ListenAddress
+
+SERVICES = {
+    Signal.TRACES: "opentelemetry.proto.collector.trace.v1.TraceService",
+    Signal.METRICS: "opentelemetry.proto.collector.metrics.v1.MetricsService",
+    Signal.LOGS: "opentelemetry.proto.collector.logs.v1.LogsService",
+}
+
+Handler = Callable[[Request], Awaitable[bytes]]
+"""Answers one request with a serialised response, or raises `ProcessorError`."""
+
+_STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class OtlpGrpcReceiver:
+    """An OTLP/gRPC server: the three export services and the gRPC health service.
+
+    Must be made where the event loop runs.
+
+    Args:
+        handler: Answers the requests of every signal.
+        max_message_size: Bytes; gRPC itself refuses larger messages with `RESOURCE_EXHAUSTED`, measured after
+            decompression.
+    """
+
+    def __init__(self, handler: Handler, *, max_message_size: int) -> None:
+        self._handler = handler
+        self._server = grpc.aio.server(
+            options=(
+                # Two processes on one port would share its traffic in silence.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", max_message_size),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", 100),
+                # A client that vanished is noticed; a client's own pings, as often as every ten seconds, are fine.
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            )
+        )
+        self._server.add_generic_rpc_handlers(
+            tuple(
+                grpc.method_handlers_generic_handler(
+                    service, {"Export": grpc.unary_unary_rpc_method_handler(self._export(signal))}
+                )
+                for signal, service in SERVICES.items()
+            )
+        )
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def bind(self, address: ListenAddress) -> ListenAddress:
+        """Take the address and return the one taken, with the port that was chosen where 0 was asked for.
+
+        Raises:
+            ConfigError: The address is taken or cannot be used.
+        """
+        try:
+            port = self._server.add_insecure_port(address.target)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise ConfigError(
+                f"--grpc-listen: cannot listen on {address}: the address is in use or not this machine's;"
+                " stop the other process or choose another port"
+            )
+        return address.with_port(port)
+
+    async def start(self) -> None:
+        """Accept requests, and say so to health probes."""
+        for service in SERVICES.values():
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Stop accepting, let requests in flight finish for `grace` seconds, then cancel them."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+
+    def _export(self, signal: Signal) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
+        async def export(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            left = context.time_remaining()
+            request = Request(
+                signal=signal,
+                body=body,
+                headers=tuple(context.invocation_metadata() or ()),
+                deadline=None if left is None else asyncio.get_running_loop().time() + left,
+            )
+            try:
+                return await self._handler(request)
+            except ProcessorError as error:
+                failure = answer(error)
+            return await context.abort(_STATUS_CODES[failure.grpc_code], failure.message, failure.grpc_trailers)
+
+        return export

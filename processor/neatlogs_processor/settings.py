@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
@@ -250,9 +250,7 @@ def entries() -> list[Entry]:
     """Return every setting, in the order of `--help`."""
     found = []
     for name, field in Settings.model_fields.items():
-        extra = field.json_schema_extra
-        meta = extra["meta"] if isinstance(extra, dict) else None
-        assert isinstance(meta, Meta), name  # noqa: S101  # a setting without Meta is a mistake in this file
+        meta: Meta = cast("dict[str, Any]", field.json_schema_extra)["meta"]
         found.append(Entry(name, meta, field.description or "", field.default))
     return found
 
@@ -311,11 +309,12 @@ def load(
 
 def _read_toml(path: Path, flag: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{flag}: cannot read {path} ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
+    return content
 
 
 def _suggestion(key: str, known: Iterable[str]) -> str:

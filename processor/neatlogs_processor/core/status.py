@@ -205,7 +205,7 @@ def _details(code: GrpcCode, message: str, retry_after: float | None) -> bytes:
     status = Status(code=int(code), message=message)
     if retry_after is not None:
         status.details.add().Pack(_retry_info(retry_after))
-    return status.SerializeToString()
+    return bytes(status.SerializeToString())
 
 
 def _retry_info(seconds: float) -> RetryInfo:
@@ -238,7 +238,8 @@ def _retry_after_in(details: bytes) -> float | None:
 
 def _seconds(info: RetryInfo) -> float:
     # A negative delay has no meaning; a present RetryInfo still says "retryable".
-    return max(0.0, info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+    seconds: float = info.retry_delay.seconds + info.retry_delay.nanos / 1e9
+    return max(0.0, seconds)
 
 
 def _cut(message: str) -> str:

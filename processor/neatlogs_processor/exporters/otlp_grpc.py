@@ -82,7 +82,9 @@ class OtlpGrpcExporter:
         else:
             self._channel = grpc.aio.insecure_channel(endpoint.target, options=options, compression=gzip)
         # No (de)serialiser: bytes in, bytes out.
-        self._calls = {signal: self._channel.unary_unary(method) for signal, method in METHODS.items()}
+        self._calls: dict[Signal, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {
+            signal: self._channel.unary_unary(method) for signal, method in METHODS.items()
+        }
 
     async def send(self, request: Request) -> bytes:
         """Send the request once. The upstream's status, message and details are in the error."""

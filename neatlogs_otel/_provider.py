@@ -1,0 +1,56 @@
+"""Which TracerProvider the shim's own spans come from."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from opentelemetry import trace as trace_api
+from opentelemetry.trace import ProxyTracerProvider, Tracer, TracerProvider
+
+from neatlogs_otel._warnings import warn_once
+
+SCOPE_NAME = "neatlogs_otel"
+
+try:
+    SCOPE_VERSION = version("neatlogs-otel")
+except PackageNotFoundError:  # Run from a source tree that was never installed.
+    SCOPE_VERSION = "0"
+
+_chosen: TracerProvider | None = None
+_cached: tuple[TracerProvider, Tracer] | None = None
+
+
+def use_tracer_provider(provider: TracerProvider | None) -> TracerProvider | None:
+    """Take the shim's own spans from `provider`; `None` means the global one again.
+
+    Returns:
+        What was chosen before, so that a test can put it back.
+    """
+    global _chosen  # One choice per process, as with the global provider itself.
+    before, _chosen = _chosen, provider
+    return before
+
+
+def tracer_provider() -> TracerProvider:
+    """The provider in use: the chosen one, else the global one."""
+    return _chosen if _chosen is not None else trace_api.get_tracer_provider()
+
+
+def tracer() -> Tracer:
+    """The tracer of the shim's own spans. Says once when there is no provider, so that nothing will be recorded."""
+    global _cached  # Asking the SDK for a tracer takes its lock and touches the warning filters.
+    provider = tracer_provider()
+    cached = _cached
+    if cached is not None and cached[0] is provider:
+        return cached[1]
+    if isinstance(provider, ProxyTracerProvider):
+        warn_once(
+            "no_provider",
+            None,
+            "No TracerProvider is set, so nothing is recorded: call neatlogs_otel.init() at the start of the program, "
+            "or set up OpenTelemetry and add neatlogs_otel.EndUserSpanProcessor() to its TracerProvider.",
+        )
+        return provider.get_tracer(SCOPE_NAME, SCOPE_VERSION)
+    made = provider.get_tracer(SCOPE_NAME, SCOPE_VERSION)
+    _cached = (provider, made)
+    return made

@@ -1,0 +1,1 @@
+"""The rule as pure functions: no I/O, no clock, no chance."""

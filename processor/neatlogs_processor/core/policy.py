@@ -94,3 +94,24 @@ class Enforced:
     counts: Counts
     overrides: list[Override] = field(default_factory=list)
     overrides_not_reported: int = 0
+
+
+def is_root_span(parent_span_id: bytes) -> bool:
+    """Whether a span with this parent span id is a root span: the id is empty or all zero bytes, of any length."""
+    return not parent_span_id.strip(b"\0")
+
+
+def is_entry_span(parent_span_id: bytes, flags: int) -> bool:
+    """Whether a span is a child whose parent is known to be remote.
+
+    Args:
+        parent_span_id: As on the wire.
+        flags: OTLP `Span.flags`, 32 bits: 0x100 says that 0x200 means something, 0x200 that the parent is remote
+            (https://github.com/open-telemetry/opentelemetry-proto, `SpanFlags`).
+    """
+    return flags & 0x300 == 0x300 and not is_root_span(parent_span_id)
+
+
+def names_somebody(end_user_id: str) -> bool:
+    """Whether an end-user id says who it is: empty and blank mean that there is no identity."""
+    return bool(end_user_id.strip())

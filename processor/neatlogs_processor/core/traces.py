@@ -1,10 +1,347 @@
-"""The rule on the bytes of an OTLP trace request."""
+"""The rule on the bytes of an OTLP trace request: one end user per trace, and the root owns it.
+
+How it stays fast: the framing (request, resources, scopes, spans) is hopped by length, one search for the namespace
+tells which containers can hold an identity attribute, and only these are opened. What has to go is cut out where it
+stands, and the length prefixes around it are written anew; all other bytes are copied as they came, or, where nothing
+has to change, not even that.
+"""
 
 from __future__ import annotations
 
-from neatlogs_processor.core.policy import Counts, EndUserPolicy, Enforced
+from typing import NamedTuple
+
+from neatlogs_processor.core.attributes import Found, encode_attribute, find_in, judge, read_key
+from neatlogs_processor.core.policy import (
+    MAX_REPORTED_OVERRIDES,
+    Counts,
+    EndUserPolicy,
+    Enforced,
+    Override,
+    Place,
+    is_entry_span,
+    is_root_span,
+)
+from neatlogs_processor.core.schema import (
+    END_USER_ID,
+    EVENT,
+    LEN,
+    LINK,
+    NAMESPACE,
+    REQUEST_RESOURCE_SPANS,
+    RESOURCE,
+    RESOURCE_SPANS_RESOURCE,
+    RESOURCE_SPANS_SCOPE_SPANS,
+    SCOPE,
+    SCOPE_NAME,
+    SCOPE_SPANS_SCOPE,
+    SCOPE_SPANS_SPANS,
+    SERVICE_NAME,
+    SPAN,
+    SPAN_EVENTS,
+    Message,
+    in_namespace,
+)
+from neatlogs_processor.core.spans import NO_HIT, Parts, begins_as_child, describe_span, find_namespace, scan_span
+from neatlogs_processor.core.strict import canonical, read_key_value
+from neatlogs_processor.core.wire import Editor, Field, encode_len, encode_varint, fields, read_field, read_varint
+from neatlogs_processor.errors import MalformedOtlpError
 
 
 def enforce_traces(body: bytes, policy: EndUserPolicy) -> Enforced:
-    """Skeleton only: to be replaced."""
-    return Enforced(body, Counts())
+    """Enforce the rule on a serialised `ExportTraceServiceRequest`.
+
+    Args:
+        body: The request in protobuf encoding, uncompressed.
+        policy: Which spans own identity.
+
+    Returns:
+        The request after the rule, and what was found. `body` itself where nothing had to change. Enforcing the result
+        again changes nothing.
+
+    Raises:
+        MalformedOtlpError: The framing does not add up, or a container that has to be edited cannot be read. Nothing
+            else is ever raised.
+    """
+    try:
+        return _Enforcement(body, policy).run()
+    except IndexError as error:
+        # The fast loops read tags and lengths without asking where the request ends.
+        raise MalformedOtlpError("the request ends in the middle of a field") from error
+
+
+class _Cleared(NamedTuple):
+    """Identity attributes that were removed from the message in `buf[start:end]`."""
+
+    buf: bytes
+    start: int
+    end: int
+    removed: list[Found]
+
+
+class _Enforcement:
+    """The work on one request."""
+
+    def __init__(self, body: bytes, policy: EndUserPolicy) -> None:
+        self._body = body
+        self._policy = policy
+        self._editor = Editor(body)
+        self._counts = Counts()
+        self._ignored = dict.fromkeys([place.value for place in Place], 0)
+        self._overrides: list[Override] = []
+        self._not_reported = 0
+        # The first occurrence of the namespace that is not yet dealt with.
+        self._hit = find_namespace(body, 0)
+        # What is known of the resource at hand.
+        self._resources: list[Field] = []
+        self._service: str | None = None
+        self._default: tuple[str | None, str | None] | None = None
+        self._entry = False
+
+    def run(self) -> Enforced:
+        body = self._body
+        for field in fields(body, 0, len(body), refuse_groups=self._hit != NO_HIT):
+            if field.number == REQUEST_RESOURCE_SPANS and field.wire_type == LEN:
+                self._resource_spans(field)
+        self._counts.overrides = {place: self._ignored[place.value] for place in Place}
+        return Enforced(self._editor.result(), self._counts, self._overrides, self._not_reported)
+
+    def _holds_hit(self, start: int, end: int) -> bool:
+        if self._hit < start:
+            self._hit = find_namespace(self._body, start)
+        return self._hit < end
+
+    def _resource_spans(self, outer: Field) -> None:
+        editor = self._editor
+        held = self._holds_hit(outer.start, outer.end)
+        resources = []
+        scopes = []
+        for field in fields(self._body, outer.start, outer.end, refuse_groups=held):
+            if field.wire_type == LEN:
+                if field.number == RESOURCE_SPANS_RESOURCE:
+                    resources.append(field)
+                elif field.number == RESOURCE_SPANS_SCOPE_SPANS:
+                    scopes.append(field)
+        self._resources = resources
+        self._service = None
+        self._default = None
+        self._entry = self._policy.roots == "entry" and self._service_name() in self._policy.entry_services
+        mark = editor.open()
+        if held and resources:
+            # Before the spans, wherever it stands: they need its default.
+            cleared = self._clear(editor, RESOURCE, resources)
+            if cleared.removed:
+                identity = judge(cleared.buf, cleared.removed)
+                self._counts.defaults_moved += len(cleared.removed)
+                self._counts.invalid += identity.invalid
+                self._default = identity.as_default()
+        for field in scopes:
+            self._scope_spans(field)
+        editor.close(mark, outer.header, outer.start, outer.end)
+
+    def _scope_spans(self, outer: Field) -> None:
+        body = self._body
+        editor = self._editor
+        start, end = outer.start, outer.end
+        held = self._holds_hit(start, end)
+        hit = self._hit
+        open_all = self._default is not None or self._entry
+        scopes = []
+        spans = roots = 0
+        mark = editor.open()
+        pos = start
+        while pos < end:
+            tag = body[pos]
+            if tag == 0x12:
+                header = pos + 1
+                length = body[header]
+                if length < 0x80:
+                    inner = pos + 2
+                elif body[pos + 2] < 0x80:
+                    length = length & 0x7F | body[pos + 2] << 7
+                    inner = pos + 3
+                else:
+                    length, inner = read_varint(body, header, end)
+                pos = inner + length
+                if pos > end:
+                    raise MalformedOtlpError(f"the span at byte {header - 1} runs past the scope that holds it")
+            else:
+                field = read_field(body, pos, end, refuse_groups=held)
+                pos = field.end
+                if field.wire_type != LEN:
+                    continue
+                if field.number == SCOPE_SPANS_SCOPE:
+                    scopes.append(field)
+                if field.number != SCOPE_SPANS_SPANS:
+                    continue
+                header, inner = field.header, field.start
+            spans += 1
+            if hit < inner:
+                hit = find_namespace(body, inner)
+            if hit < pos or open_all:
+                parts = scan_span(body, inner, pos, hit)
+                parent, _, attributes, nested, _, hit = parts
+                if attributes or nested or open_all:
+                    self._span(parts, header, inner, pos)
+                elif is_root_span(parent):
+                    roots += 1
+            elif not begins_as_child(body, inner, pos) and is_root_span(scan_span(body, inner, pos, NO_HIT)[0]):
+                roots += 1
+        self._hit = hit
+        self._counts.spans += spans
+        self._counts.roots += roots
+        if held and scopes:
+            cleared = self._clear(editor, SCOPE, scopes)
+            self._report(Place.SCOPE, cleared.removed, cleared.buf, cleared.start, cleared.end)
+        editor.close(mark, outer.header, start, end)
+
+    def _span(self, parts: Parts, header: int, start: int, end: int) -> None:
+        """Deal with a span that has been read."""
+        parent, flags, attributes, nested, ambiguous, _ = parts
+        owner = is_root_span(parent) or (self._entry and is_entry_span(parent, flags))
+        editor = self._editor
+        if ambiguous and (attributes or nested or (owner and self._default is not None)):
+            plain = canonical(SPAN, editor.buf[start:end])
+            inner = Editor(plain)
+            self._parts(inner, scan_span(plain, 0, len(plain), find_namespace(plain, 0)), 0, len(plain))
+            _put(editor, header, start, end, inner.result())
+        elif owner or nested or any(attribute[5] is not None for attribute in attributes):
+            mark = editor.open()
+            self._parts(editor, parts, start, end)
+            editor.close(mark, header, start, end)
+        elif attributes:
+            editor.cut_from(header, start, end, [(attribute[0], attribute[3]) for attribute in attributes])
+            self._report(Place.CHILD, attributes, editor.buf, start, end)
+
+    def _parts(self, editor: Editor, parts: Parts, start: int, end: int) -> None:
+        """Deal with the parts of the unambiguous span in `editor.buf[start:end]`."""
+        parent, flags, attributes, nested, _, _ = parts
+        taken = b""
+        if is_root_span(parent) or (self._entry and is_entry_span(parent, flags)):
+            self._counts.roots += 1
+            if attributes or self._default is not None:
+                taken = self._own(editor, attributes)
+        elif attributes:
+            self._report(Place.CHILD, _cut(editor, attributes), editor.buf, start, end)
+        for number, tag, header, inner, after in nested:
+            message, place = (EVENT, Place.EVENT) if number == SPAN_EVENTS else (LINK, Place.LINK)
+            cleared = self._clear(editor, message, [Field(number, LEN, tag, header, inner, after)])
+            self._report(place, cleared.removed, editor.buf, start, end)
+        if taken:
+            editor.replace(end, end, taken)
+
+    def _own(self, editor: Editor, attributes: list[Found]) -> bytes:
+        """Settle the identity of a root span. Returns the attributes that it takes from its resource, encoded."""
+        mine = [attribute for attribute in attributes if in_namespace(attribute[4])]
+        identity = judge(editor.buf, mine)
+        taken = {} if self._default is None else identity.takes(self._default)
+        self._counts.invalid += identity.invalid
+        self._counts.roots_with_identity += identity.end_user_id is not None or END_USER_ID in taken
+        for at, (tag, header, start, end, key, _) in enumerate(mine):
+            if at not in identity.winners or key in taken:
+                editor.replace(tag, end)
+            elif at in identity.rewritten:
+                _put(editor, header, start, end, identity.rewritten[at])
+        if len(mine) < len(attributes):
+            _cut(editor, [attribute for attribute in attributes if not in_namespace(attribute[4])])
+        return b"".join(encode_len(SPAN.attributes, encode_attribute(key, text)) for key, text in taken.items())
+
+    def _clear(self, editor: Editor, message: Message, occurrences: list[Field]) -> _Cleared:
+        """Remove the identity attributes of a message that owns none.
+
+        Args:
+            occurrences: Where the message stands in `editor.buf`. A singular message that stands twice is one message:
+                protobuf merges the occurrences, in order.
+        """
+        buf = editor.buf
+        if all(buf.find(NAMESPACE, field.start, field.end) < 0 for field in occurrences):
+            return _Cleared(buf, 0, 0, [])
+        first, *others = occurrences
+        start, end = first.start, first.end
+        if others:
+            buf = b"".join(buf[field.start : field.end] for field in occurrences)
+            start, end = 0, len(buf)
+        found, ambiguous = find_in(buf, message, start, end)
+        if not found:
+            return _Cleared(buf, 0, 0, [])
+        if not others and not ambiguous:
+            mark = editor.open()
+            removed = _cut(editor, found)
+            editor.close(mark, first.header, start, end)
+            return _Cleared(buf, start, end, removed)
+        plain = canonical(message, buf[start:end])
+        inner = Editor(plain)
+        removed = _cut(inner, find_in(plain, message, 0, len(plain))[0])
+        _put(editor, first.header, first.start, first.end, inner.result())
+        for field in others:
+            editor.replace(field.tag, field.end)
+        return _Cleared(plain, 0, len(plain), removed)
+
+    def _report(self, place: Place, removed: list[Found], buf: bytes, start: int, end: int) -> None:
+        """Count ignored overrides, and describe them while there is room.
+
+        Args:
+            buf: Holds the span that they stood on, or the scope, at `start` to `end`.
+        """
+        self._ignored[place.value] += len(removed)
+        room = MAX_REPORTED_OVERRIDES - len(self._overrides)
+        if len(removed) > room:
+            self._not_reported += len(removed) - room
+        if room == 0 or not removed:
+            return
+        if place is Place.SCOPE:
+            trace_id = span_id = b""
+            name = _string_field(buf, start, end, SCOPE_NAME)
+        else:
+            trace_id, span_id, name = describe_span(buf, start, end)
+        service = self._service_name()
+        for attribute in removed[:room]:
+            key = attribute[4].decode("utf-8", "replace")
+            self._overrides.append(Override(trace_id, span_id, service, name, place, key))
+
+    def _service_name(self) -> str:
+        if self._service is None:
+            self._service = _service_name(self._body, self._resources)
+        return self._service
+
+
+def _cut(editor: Editor, found: list[Found]) -> list[Found]:
+    """Cut the identity attributes out, put the others into plain bytes. Returns the ones that were cut."""
+    removed = []
+    for attribute in found:
+        tag, header, start, end, key, plain = attribute
+        if in_namespace(key):
+            editor.replace(tag, end)
+            removed.append(attribute)
+        elif plain is not None:
+            _put(editor, header, start, end, plain)
+    return removed
+
+
+def _put(editor: Editor, header: int, start: int, end: int, payload: bytes) -> None:
+    """Give the LEN field whose length stands at `header` another payload, unless it is the same."""
+    if payload != editor.buf[start:end]:
+        editor.replace(header, end, encode_varint(len(payload)) + payload)
+
+
+def _string_field(buf: bytes, start: int, end: int, number: int) -> str:
+    """The last string of that field number in a message that has been walked before, or `""`."""
+    text = b""
+    for field in fields(buf, start, end, refuse_groups=True):
+        if field.number == number and field.wire_type == LEN:
+            text = buf[field.start : field.end]
+    return text.decode("utf-8", "replace")
+
+
+def _service_name(body: bytes, resources: list[Field]) -> str:
+    """The resource's `service.name`, or `""` where it has none that is a string, or cannot be read."""
+    try:
+        for resource in resources:
+            for field in fields(body, resource.start, resource.end, refuse_groups=True):
+                if field.number == RESOURCE.attributes and body.find(SERVICE_NAME, field.start, field.end) >= 0:
+                    key, _ = read_key(body, field.start, field.end)
+                    if key == SERVICE_NAME:
+                        return read_key_value(body[field.start : field.end]).value.string_value
+    except MalformedOtlpError:
+        # A name is not worth a refusal: without identity attributes nobody asks a resource to be readable.
+        return ""
+    return ""

@@ -11,6 +11,7 @@ client hangs up, `model="broken"` cuts a stream in the middle.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,6 +64,11 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], fake: FakeOpenAI) -> None:
         self.fake = fake
         super().__init__(address, _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up while the server waits for its next request is no news; anything else is."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # typed by an unpublished alias
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -186,10 +192,16 @@ def _response(model: str, status: str = "completed") -> Json:
 def _response_events(model: str) -> Iterator[tuple[str | None, Json | None]]:
     created = "response.created"
     yield created, {"type": created, "sequence_number": 0, "response": _response(model, "in_progress")}
+    place = {"item_id": "msg-1", "output_index": 0, "content_index": 0}
+    item = "response.output_item.added"
+    message = {"type": "message", "id": "msg-1", "role": "assistant", "status": "in_progress", "content": []}
+    yield item, {"type": item, "sequence_number": 1, "output_index": 0, "item": message}
+    part = "response.content_part.added"
+    empty = {"type": "output_text", "text": "", "annotations": []}
+    yield part, {"type": part, "sequence_number": 2, **place, "part": empty}
     delta = "response.output_text.delta"
-    for number, word in enumerate(WORDS, start=1):
-        place = {"item_id": "msg-1", "output_index": 0, "content_index": 0, "logprobs": []}
-        yield delta, {"type": delta, "sequence_number": number, "delta": word, **place}
+    for number, word in enumerate(WORDS, start=3):
+        yield delta, {"type": delta, "sequence_number": number, "delta": word, "logprobs": [], **place}
     completed = "response.completed"
     yield completed, {"type": completed, "sequence_number": 9, "response": _response(model)}
 

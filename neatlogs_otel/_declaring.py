@@ -20,7 +20,8 @@ from neatlogs_otel._identity import (
     process_default,
     resolve,
 )
-from neatlogs_otel._registry import Declaration, OpenRoot, Outcome, find_open_root
+from neatlogs_otel._open_root import Declaration, OpenRoot, Outcome
+from neatlogs_otel._registry import find_open_root
 from neatlogs_otel._warnings import shown, warn_once
 from neatlogs_otel.conventions import TAGS
 

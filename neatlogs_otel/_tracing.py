@@ -17,8 +17,8 @@ from neatlogs_otel._capture import Mask, masked
 from neatlogs_otel._context import Attached
 from neatlogs_otel._declaring import Block, note_named, open_block, settle, with_declaration
 from neatlogs_otel._identity import IdArgument, MetadataArgument, encode_session, end_user_from
+from neatlogs_otel._open_root import Declaration, OpenRoot
 from neatlogs_otel._provider import tracer
-from neatlogs_otel._registry import Declaration, OpenRoot
 from neatlogs_otel._warnings import shown, warn_once
 
 
@@ -154,7 +154,7 @@ class Trace:
         end_user_id, end_user_metadata, session_id = self._identity
         end_user = end_user_from("trace", end_user_id, end_user_metadata, place=place)
         note_named(end_user)
-        declared = Declaration(end_user, encode_session(session_id, place=place), _tags(self._tags, place))
+        declared = Declaration(end_user, encode_session(session_id, place=place), _checked_tags(self._tags, place))
         opened = open_span(
             self._name, kind=self._kind, place=place, declared=declared, mask=self._mask, attributes=self._attributes
         )
@@ -293,7 +293,7 @@ def warn_near_misses(attributes: Mapping[str, Any], place: str) -> None:
             )
 
 
-def _tags(tags: object, place: str) -> str | None:
+def _checked_tags(tags: object, place: str) -> str | None:
     try:
         return conventions.encode_tags(tags)
     except Exception as error:  # noqa: BLE001 - an iterable of the application may raise anything

@@ -7,6 +7,7 @@ data and must not reach a log).
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import numbers
@@ -129,6 +130,24 @@ def encode_metadata(value: object) -> str | None:
     return text
 
 
+def text_of(key: str, value: object) -> str | None:
+    """The string that an identity attribute on a root span or a resource stands for, as the processor reads it.
+
+    A string stands for itself, an int id for its decimal digits, a mapping as metadata for its JSON (keys sorted,
+    compact, bytes as base64, NaN and infinities as strings).
+
+    Returns:
+        `None` where the value is of no use.
+    """
+    if isinstance(value, str):
+        return value
+    if key == END_USER_ID and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if key == END_USER_METADATA and isinstance(value, Mapping):
+        return json.dumps(_wire_json(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return None
+
+
 def encode_tags(value: object) -> str | None:
     """Tags as one comma-separated string: each trimmed, blank and repeated ones left out, the order kept.
 
@@ -186,6 +205,19 @@ def _plain(value: object) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return _printed(value)
+
+
+def _wire_json(value: object) -> Any:
+    """An attribute value (which the SDK has cleaned already) by protobuf's JSON mapping."""
+    if isinstance(value, Mapping):
+        return {key: _wire_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_wire_json(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _key(key: object) -> str:

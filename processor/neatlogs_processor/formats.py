@@ -15,6 +15,8 @@ _DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NUMBER_AND_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", re.ASCII)
 # https://www.rfc-editor.org/rfc/rfc9110#name-tokens without upper case, which gRPC does not send.
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
+# gRPC writes these itself.
+_RESERVED_HEADERS = frozenset({"te", "content-type", "user-agent", "host", "connection", "transfer-encoding"})
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|::1|localhost", re.ASCII)
 
@@ -152,13 +154,21 @@ def parse_header_lines(text: str) -> dict[str, str]:
     return check_headers(headers)
 
 
+def check_header_name(name: str) -> str:
+    """Return the name trimmed and in lower case, or say that gRPC could not send it."""
+    name = name.strip().lower()
+    if not _HEADER_NAME.fullmatch(name) or name.startswith("grpc-") or name in _RESERVED_HEADERS:
+        raise ValueError(f"{name!r} is not a header that can be sent")
+    return name
+
+
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers with trimmed values and trimmed lower-case names, or say which name cannot be sent."""
     checked: dict[str, str] = {}
     for raw_name, raw_value in headers.items():
-        name, value = raw_name.strip().lower(), raw_value.strip()
-        if not _HEADER_NAME.fullmatch(name) or name.startswith("grpc-") or name.endswith("-bin"):
-            raise ValueError(f"{name!r} is not a header name that can be sent")
+        name, value = check_header_name(raw_name), raw_value.strip()
+        if name.endswith("-bin"):
+            raise ValueError(f"{name} would be binary, because of the end of its name; choose another header")
         if not _HEADER_VALUE.fullmatch(value):
             raise ValueError(f"the value of {name} holds characters that a header cannot (printable ASCII only)")
         checked[name] = value

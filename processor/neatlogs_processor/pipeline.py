@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -51,7 +52,7 @@ class Pipeline:
             The destination's response, as it came.
 
         Raises:
-            ProcessorError: The request was not delivered; nothing else is ever raised.
+            ProcessorError: The request was not delivered. Except where the client goes away, nothing else is raised.
         """
         self._in_flight += 1
         counts = Counts()
@@ -65,6 +66,9 @@ class Pipeline:
             response = await self._destinations[request.signal].send(request)
         except ProcessorError as error:
             self._telemetry.refused(request.signal, error, spans=counts.spans)
+            raise
+        except asyncio.CancelledError:
+            self._telemetry.abandoned(request.signal, spans=counts.spans)
             raise
         except Exception as error:  # noqa: BLE001  # a bug in one request must not cost the others
             internal = ProcessorError("the processor failed on this request; its log says where")

@@ -70,7 +70,8 @@ class Service:
                 max_message_size=settings.max_message_size,
                 ca_file=settings.upstream_ca_file,
             )
-            retry = Retry(self._exporter, backoff=Backoff(), chance=_chance)
+            retries = self.telemetry.counters.retries
+            retry = Retry(self._exporter, backoff=Backoff(), chance=_chance, on_retry=lambda: retries.add(1))
             upstream = Budget(retry, limit=settings.upstream_timeout)
         destinations: dict[Signal, Sender] = {} if upstream is None else dict.fromkeys(Signal, upstream)
         if settings.console:

@@ -18,6 +18,7 @@ from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.formats import (
     Endpoint,
     ListenAddress,
+    check_header_name,
     check_headers,
     format_duration,
     format_size,
@@ -90,6 +91,10 @@ def _words(value: Any) -> Any:
     raise ValueError("write names separated by commas")
 
 
+def _header_names(value: Any) -> Any:
+    return tuple(check_header_name(name) for name in _words(value))
+
+
 def _switch(value: Any) -> Any:
     words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
     if isinstance(value, str) and value.strip().lower() in words:
@@ -102,6 +107,7 @@ def _switch(value: Any) -> Any:
 Size = Annotated[int, BeforeValidator(_size)]
 Duration = Annotated[float, BeforeValidator(_duration)]
 Headers = Annotated[dict[str, SecretStr], BeforeValidator(_headers)]
+HeaderNames = Annotated[tuple[str, ...], BeforeValidator(_header_names)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 
@@ -182,7 +188,7 @@ class Settings(BaseModel):
     upstream_compression: Literal["none", "gzip"] = _setting(
         "none", Meta(_FORWARD, "NAME"), "How requests are compressed: none or gzip."
     )
-    forward_headers: Words = _setting(
+    forward_headers: HeaderNames = _setting(
         (),
         Meta(_FORWARD, "NAMES", _comma),
         "Request headers that travel on to the upstream, such as x-api-key. None unless named.",

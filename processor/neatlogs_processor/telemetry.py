@@ -18,9 +18,12 @@ from typing import TextIO
 from neatlogs_processor.core.policy import Enforced, Override, Place
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.core.text import shown
-from neatlogs_processor.errors import ProcessorError
+from neatlogs_processor.errors import NoDestinationError, ProcessorError
 
 logger = logging.getLogger("neatlogs_processor")
+
+_MINUTE = 60.0
+_HOUR = 3600.0
 
 _ADVICE = {
     Place.CHILD: "the root span owns the trace's end user; set it there, in the service that starts the trace",
@@ -68,30 +71,29 @@ class Counters:
         self.defaults_moved = Counter("defaults_moved", "Identity moved from resources to root spans.")
         self.invalid_values = Counter("invalid_values", "Identity removed because of the type of its value.")
         self.roots = Counter("roots", "Root spans, with and without an end user.", "end_user")
-        self.failures = Counter("failures", "Requests lost to a bug of the processor.")
+        self.retries = Counter("retries", "Tries to send a request after one that failed.")
+        self.failures = Counter("failures", "Requests that failed because of a bug of the processor.")
 
     def __iter__(self) -> Iterator[Counter]:
         return (value for value in vars(self).values() if isinstance(value, Counter))
 
 
 class Seldom:
-    """Decides which of many equal log lines are written.
+    """Decides which of many similar log lines are written.
 
-    A line with a new key is written; one with a known key only when `interval` has passed since. Over all keys at
-    most `burst` lines per interval are written, because keys may come from span names without end.
+    A line with a new key is written; one with a known key only when `again` has passed since. Over all keys at most
+    `burst` lines per minute are written, because keys may come from span names without end.
 
     Args:
         clock: Returns seconds.
-        interval: Seconds.
-        burst: Lines per interval.
+        again: Seconds.
+        burst: Lines per minute.
         keys: How many keys are remembered; the one that was silent for longest is forgotten first.
     """
 
-    def __init__(
-        self, clock: Callable[[], float], *, interval: float = 60.0, burst: int = 20, keys: int = 1024
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], *, again: float, burst: int = 20, keys: int = 1024) -> None:
         self._clock = clock
-        self._interval = interval
+        self._again = again
         self._burst = burst
         self._keys = keys
         self._last: OrderedDict[object, float] = OrderedDict()
@@ -102,10 +104,10 @@ class Seldom:
     def allows(self, key: object) -> bool:
         """Say whether a line with this key is to be written now."""
         now = self._clock()
-        if now - self._window >= self._interval:
+        if now - self._window >= _MINUTE:
             self._window, self._written = now, 0
         last = self._last.get(key)
-        if (last is not None and now - last < self._interval) or self._written >= self._burst:
+        if (last is not None and now - last < self._again) or self._written >= self._burst:
             self._skipped += 1
             return False
         self._last[key] = now
@@ -130,9 +132,10 @@ class Telemetry:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.counters = Counters()
-        self._overrides = Seldom(clock)
-        self._refusals = Seldom(clock)
-        self._bugs = Seldom(clock)
+        self._overrides = Seldom(clock, again=_HOUR)
+        self._refusals = Seldom(clock, again=_MINUTE)
+        self._bugs = Seldom(clock, again=_HOUR)
+        self._without_destination: set[Signal] = set()
 
     def enforced(self, enforced: Enforced) -> None:
         """Count what the rule found in a request, and warn about overrides."""
@@ -156,7 +159,12 @@ class Telemetry:
         """Count a request that was not delivered, and say why."""
         self.counters.requests.add(1, signal.value, error.reason)
         self.counters.spans_refused.add(spans, error.reason)
-        if self._refusals.allows((signal, error.reason)):
+        if isinstance(error, NoDestinationError):
+            # The configuration does not change while we run, so once says it all.
+            if signal not in self._without_destination:
+                self._without_destination.add(signal)
+                logger.warning("%s are refused: %s", signal.value, error)
+        elif self._refusals.allows((signal, error.reason)):
             fate = "the client was told to try again" if error.retryable else "the client was told not to send it again"
             logger.warning(
                 "%s not delivered (%s): %s; %s%s",
@@ -166,6 +174,11 @@ class Telemetry:
                 fate,
                 self._refusals.skipped(),
             )
+
+    def abandoned(self, signal: Signal, *, spans: int) -> None:
+        """Count a request whose client went away before the answer."""
+        self.counters.requests.add(1, signal.value, "client_gone")
+        self.counters.spans_refused.add(spans, "client_gone")
 
     def failed(self, error: Exception) -> None:
         """Count a bug of ours and log where it is: places in the code, no message, because that may quote a payload."""

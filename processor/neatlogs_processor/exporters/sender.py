@@ -15,11 +15,13 @@ from typing import Protocol
 
 from neatlogs_processor.core.backoff import Backoff
 from neatlogs_processor.core.request import Request
-from neatlogs_processor.core.status import GrpcCode
 from neatlogs_processor.errors import UpstreamUnavailableError
 
 CLIENT_MARGIN = 0.5
 """Seconds before the client's deadline at which we give up, so that our answer still reaches it."""
+
+WORTHWHILE = 0.05
+"""Seconds that must be left for another try; one that is cut off at once would only hide the upstream's answer."""
 
 
 class Sender(Protocol):
@@ -41,7 +43,8 @@ class Budget:
     """Gives all tries of a request one deadline.
 
     The budget ends half a second before the client's own deadline (or at half of what is left, where that is under
-    one second) and never later than `limit`.
+    one second) and never later than `limit`. It is only written down here, as the request's deadline: whatever waits
+    further down the chain keeps it.
 
     Args:
         sender: The next link.
@@ -53,20 +56,13 @@ class Budget:
         self._limit = limit
 
     async def send(self, request: Request) -> bytes:
-        """See `Sender.send`. A budget that runs out is `UpstreamUnavailableError`."""
+        """See `Sender.send`."""
         now = asyncio.get_running_loop().time()
         budget = self._limit
         if request.deadline is not None:
             left = max(0.0, request.deadline - now)
             budget = min(budget, left - min(CLIENT_MARGIN, left / 2))
-        try:
-            # The exporter has the deadline too; this one holds whatever a link waits for.
-            return await asyncio.wait_for(self._sender.send(replace(request, deadline=now + budget)), budget)
-        except asyncio.TimeoutError:
-            raise UpstreamUnavailableError(
-                f"the upstream did not answer within {budget:.1f} s; nothing is known to be delivered",
-                grpc_code=GrpcCode.UNAVAILABLE,
-            ) from None
+        return await self._sender.send(replace(request, deadline=now + budget))
 
 
 class Retry:
@@ -77,6 +73,7 @@ class Retry:
         backoff: How long to wait between tries.
         chance: Returns a random number, 0 <= chance < 1.
         sleep: Waits the given seconds.
+        on_retry: Called before each try after the first.
     """
 
     def __init__(
@@ -86,11 +83,13 @@ class Retry:
         backoff: Backoff,
         chance: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_retry: Callable[[], None] = lambda: None,
     ) -> None:
         self._sender = sender
         self._backoff = backoff
         self._chance = chance
         self._sleep = sleep
+        self._on_retry = on_retry
 
     async def send(self, request: Request) -> bytes:
         """See `Sender.send`. Raises the last try's error when no time is left for another."""
@@ -102,6 +101,7 @@ class Retry:
                 return await self._sender.send(request)
             except UpstreamUnavailableError as error:
                 delay = self._backoff.delay(attempt, chance=self._chance(), retry_after=error.retry_after)
-                if request.deadline is not None and clock() + delay >= request.deadline:
+                if request.deadline is not None and clock() + delay + WORTHWHILE >= request.deadline:
                     raise
             await self._sleep(delay)
+            self._on_retry()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import stat
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from neatlogs_processor.core.request import Request, Signal
 from neatlogs_processor.core.status import answer
 from neatlogs_processor.errors import ConfigError, ProcessorError
 from neatlogs_processor.formats import ListenAddress
+from neatlogs_processor.receivers.health import HealthService
 
 SERVICES = {
     Signal.TRACES: "opentelemetry.proto.collector.trace.v1.TraceService",
@@ -61,7 +65,7 @@ class OtlpGrpcReceiver:
                 for signal, service in SERVICES.items()
             )
         )
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService(SERVICES.values())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def bind(self, address: ListenAddress) -> ListenAddress:
@@ -70,6 +74,8 @@ class OtlpGrpcReceiver:
         Raises:
             ConfigError: The address is taken or cannot be used.
         """
+        if address.path:
+            _check_socket_path(Path(address.path))
         try:
             port = self._server.add_insecure_port(address.target)
         except RuntimeError:
@@ -82,14 +88,12 @@ class OtlpGrpcReceiver:
         return address.with_port(port)
 
     async def start(self) -> None:
-        """Accept requests, and say so to health probes."""
-        for service in SERVICES.values():
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        """Accept requests."""
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
         """Stop accepting, let requests in flight finish for `grace` seconds, then cancel them."""
-        await self._health.enter_graceful_shutdown()
+        self._health.drain()
         await self._server.stop(grace)
 
     def _export(self, signal: Signal) -> Callable[[bytes, grpc.aio.ServicerContext[bytes, bytes]], Awaitable[bytes]]:
@@ -108,3 +112,26 @@ class OtlpGrpcReceiver:
             return await context.abort(_STATUS_CODES[failure.grpc_code], failure.message, failure.grpc_trailers)
 
         return export
+
+
+def _check_socket_path(path: Path) -> None:
+    """Refuse a path that something else uses; gRPC would unlink it without asking.
+
+    A socket that nobody listens on was left behind by a process that died, and may be replaced.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise ConfigError(f"--grpc-listen: the folder of {path} does not exist; create it first") from None
+        return
+    except OSError as error:
+        raise ConfigError(f"--grpc-listen: cannot use {path} ({error.strerror})") from None
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"--grpc-listen: {path} exists and is not a socket; choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return
+    raise ConfigError(f"--grpc-listen: another process listens on {path}; stop it or choose another path")

@@ -1,0 +1,36 @@
+"""Text from payloads, made safe to show."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neatlogs_processor.core.text import shown
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("plain", "plain"),
+        ("Grüße, 世界", "Grüße, 世界"),
+        ("a\nb\r\tc", "a\\nb\\r\\tc"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("right\u202eleft", "right\\u202eleft"),
+        ("back\\slash", "back\\\\slash"),
+        ("", ""),
+        ("x" * 100, "x" * 100),
+        ("x" * 101, "x" * 99 + "…"),
+    ],
+)
+def test_what_does_not_print_is_escaped(text: str, safe: str) -> None:
+    """Control characters and bidirectional marks are escaped, long text is cut, other text stays."""
+    assert shown(text) == safe
+
+
+@given(st.text(st.characters(), max_size=300))
+def test_shown_text_is_one_printable_line_of_bounded_length(text: str) -> None:
+    """Whatever the text, the result is printable and no longer than the limit."""
+    result = shown(text)
+    assert result.isprintable()
+    assert len(result) <= 100

@@ -15,16 +15,22 @@ from __future__ import annotations
 
 from neatlogs_otel import conventions
 from neatlogs_otel._declaring import current_end_user, set_end_user
+from neatlogs_otel._decorator import span
 from neatlogs_otel._identity import EndUser, identify
+from neatlogs_otel._span_exporter import EndUserSpanExporter
 from neatlogs_otel._span_processor import EndUserSpanProcessor
 from neatlogs_otel._tracing import trace
+from neatlogs_otel._wrapping import wrap
 
 __all__ = [
     "EndUser",
+    "EndUserSpanExporter",
     "EndUserSpanProcessor",
     "conventions",
     "current_end_user",
     "identify",
     "set_end_user",
+    "span",
     "trace",
+    "wrap",
 ]

@@ -17,6 +17,7 @@ from neatlogs_otel import conventions
 from neatlogs_otel._declaring import current_end_user, set_end_user
 from neatlogs_otel._decorator import span
 from neatlogs_otel._identity import EndUser, identify
+from neatlogs_otel._setup import flush, init, shutdown
 from neatlogs_otel._span_exporter import EndUserSpanExporter
 from neatlogs_otel._span_processor import EndUserSpanProcessor
 from neatlogs_otel._tracing import trace
@@ -28,8 +29,11 @@ __all__ = [
     "EndUserSpanProcessor",
     "conventions",
     "current_end_user",
+    "flush",
     "identify",
+    "init",
     "set_end_user",
+    "shutdown",
     "span",
     "trace",
     "wrap",

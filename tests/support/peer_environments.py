@@ -107,3 +107,17 @@ NEATLOGS_1_4_27 = Peer(
         "wrapt==1.17.3",
     ),
 )
+# The newest version that imports needs wrapt 1, which the tests' own environment has outgrown.
+GENAI_INSTRUMENTATION = Peer(
+    name="opentelemetry-instrumentation-openai-v2-2.3b0",
+    package="opentelemetry-instrumentation-openai-v2==2.3b0",
+    libraries=(
+        "opentelemetry-sdk==1.45.1",
+        "opentelemetry-exporter-otlp==1.45.1",
+        "opentelemetry-instrumentation==0.66b1",
+        "openai==3.52.0",
+        # What the instrumentation imports without saying so.
+        "httpx==0.28.1",
+        "wrapt==1.17.3",
+    ),
+)

@@ -57,9 +57,10 @@ class ProcessorProcess:
     def export(self, body: bytes, *, compression: grpc.Compression = grpc.Compression.NoCompression) -> bytes:
         """Send the bytes of one OTLP trace request and return the bytes of the answer."""
         with grpc.insecure_channel(self.address, options=[("grpc.max_receive_message_length", -1)]) as channel:
-            call = channel.unary_unary(_EXPORT, request_serializer=None, response_deserializer=None)
-            answer: bytes = call(body, timeout=WAIT_SECONDS, compression=compression, wait_for_ready=True)
-        return answer
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+                _EXPORT, request_serializer=None, response_deserializer=None
+            )
+            return call(body, timeout=WAIT_SECONDS, compression=compression, wait_for_ready=True)
 
     def stop(self) -> int:
         """End it with SIGTERM and return its exit code. What it wrote is complete afterwards."""

@@ -86,7 +86,7 @@ def settle(
         return found  # The span processor has settled it at the start.
     if not declared.is_empty:
         outcome = found.declare(declared) if isinstance(found, OpenRoot) else found
-        if outcome is Outcome.UNKNOWN and parent.is_remote:
+        if outcome in (Outcome.UNKNOWN, Outcome.ENDED) and parent.is_remote:
             outcome = Outcome.ENTRY
         _say(outcome, place, found)
         if outcome not in (Outcome.TAKEN, Outcome.REPEATED, Outcome.OUTRANKED):

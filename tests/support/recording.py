@@ -1,0 +1,73 @@
+"""An isolated provider with our span processor, recording in memory what leaves it, before any rule is enforced."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Sampler
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Tracer, set_span_in_context
+
+from neatlogs_otel import EndUserSpanProcessor
+from neatlogs_otel import conventions as keys
+
+IDENTITY_KEYS = (keys.END_USER_ID, keys.END_USER_METADATA, keys.END_USER_SOURCE)
+
+
+class Recording:
+    """A provider of its own and what its spans look like when they end."""
+
+    def __init__(
+        self,
+        *,
+        roots: Literal["trace", "entry"] = "trace",
+        ours: bool = True,
+        sampler: Sampler | None = None,
+        limits: SpanLimits | None = None,
+        resource: Any = None,
+    ) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.provider = TracerProvider(sampler=sampler, span_limits=limits, resource=resource, shutdown_on_exit=False)
+        if ours:
+            self.provider.add_span_processor(EndUserSpanProcessor(roots=roots))
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+
+    @property
+    def tracer(self) -> Tracer:
+        """A tracer as an instrumentation would have it."""
+        return self.provider.get_tracer("some.instrumentation")
+
+    @property
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        """The spans that have ended."""
+        return tuple(self.exporter.get_finished_spans())
+
+    def named(self, name: str) -> ReadableSpan:
+        """The one span of that name."""
+        found = [span for span in self.spans if span.name == name]
+        assert len(found) == 1, f"{len(found)} spans are named {name!r} among {[span.name for span in self.spans]}"
+        return found[0]
+
+    def identity(self, name: str) -> tuple[Any, dict[str, Any] | None, Any]:
+        """Id, decoded metadata and source of the one span of that name; `None` for what is not there."""
+        attributes = self.named(name).attributes or {}
+        end_user_id, metadata, source = (attributes.get(key) for key in IDENTITY_KEYS)
+        return end_user_id, json.loads(metadata) if isinstance(metadata, str) else None, source
+
+    def id_of(self, name: str) -> Any:
+        """The end-user id on the one span of that name."""
+        return self.identity(name)[0]
+
+    def session_of(self, name: str) -> Any:
+        """The session id on the one span of that name."""
+        return (self.named(name).attributes or {}).get(keys.SESSION_ID)
+
+
+def remote_parent(trace_id: int = 0xA1, span_id: int = 0xB1, *, sampled: bool = True) -> Context:
+    """The context that a server instrumentation extracts from an incoming `traceparent`."""
+    flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
+    return set_span_in_context(NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags)))

@@ -1,10 +1,33 @@
-"""`python -m neatlogs_processor`: the same as the console script."""
+"""Where the program starts: the console script and `python -m neatlogs_processor` are the same.
+
+The script is installed with the shim, the processor's dependencies only with the extra `[processor]`; so nothing but
+the standard library is imported before the check that they are there.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from neatlogs_processor.cli import main
+_FROM_THE_EXTRA = {"google", "grpc", "grpc_health", "opentelemetry", "pydantic", "tomli"}
+"""The packages, as they are imported, of the extra `[processor]`."""
+
+
+def main() -> int:
+    """Run the program and return its exit code; 1 with one line where the extra is not installed."""
+    try:
+        from neatlogs_processor.cli import main as run
+
+        return run()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _FROM_THE_EXTRA:
+            raise
+        print(
+            f"neatlogs-processor: {error.name} is not installed; the processor needs"
+            " pip install 'neatlogs-otel[processor]'",
+            file=sys.stderr,
+        )
+        return 1
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,6 +24,7 @@ from neatlogs_processor.core.schema import (
 from neatlogs_processor.core.strict import read_key_value, text_of
 from neatlogs_processor.core.wire import encode_len, fields, read_varint
 
+_NAMESPACE_SIZE: Final = len(NAMESPACE)
 _ANY_VALUE_WIRE_TYPES: Final = {1: LEN, 2: VARINT, 3: VARINT, 4: FIXED64, 5: LEN, 6: LEN, 7: LEN, 8: VARINT}
 
 
@@ -102,18 +103,26 @@ def read_key(buf: bytes, start: int, end: int) -> tuple[bytes, bytes | None]:
     return plain.key.encode(), plain.SerializeToString()
 
 
-def usual_attribute(buf: bytes, tag: int, start: int, end: int) -> Found | None:
-    """`look_at` for an attribute behind a one-byte tag, quickly where it has the usual shape: a key, then a value."""
-    if buf[start] == 0x0A and buf[start + 1] < 0x80:
-        key_end = start + 2 + buf[start + 1]
-        if key_end + 1 < end and buf[key_end] == 0x12:
-            length = buf[key_end + 1]
-            value = key_end + 2
-            if length > 0x7F:
-                length, value = read_varint(buf, key_end + 1, end)
-            if value + length == end:
-                key = buf[start + 2 : key_end]
-                return (tag, tag + 1, start, end, key, None) if in_namespace(key) else None
+def usual_attribute(buf: bytes, tag: int, start: int, end: int, hit: int) -> Found | None:
+    """`look_at`, quickly where the attribute has the usual shape: a short key, then a value.
+
+    Args:
+        hit: The first occurrence of the namespace in the attribute.
+    """
+    length = buf[start + 1]
+    key = start + 2
+    key_end = key + length
+    if buf[start] == 0x0A and length < 0x80 and key_end + 1 < end and buf[key_end] == 0x12:
+        value = key_end + 2
+        size = buf[key_end + 1]
+        if size > 0x7F:
+            size, value = read_varint(buf, key_end + 1, end)
+        if value + size == end:
+            if hit == key and (
+                length == _NAMESPACE_SIZE or (length > _NAMESPACE_SIZE and buf[key + _NAMESPACE_SIZE] == 0x2E)
+            ):
+                return tag, tag + 1, start, end, buf[key:key_end], None
+            return None
     return look_at(buf, tag, tag + 1, start, end)
 
 
@@ -151,6 +160,23 @@ def find_in(buf: bytes, message: Message, start: int, end: int) -> tuple[list[Fo
             if attribute is not None:
                 found.append(attribute)
     return found, ambiguous
+
+
+def usual_owner(buf: bytes, found: list[Found]) -> str | None:
+    """The end-user id of a root span whose identity attributes can all stay as they are, where that is quickly seen.
+
+    None where it is not: then `judge` knows.
+    """
+    end_user_id = None
+    keys = set()
+    for _, _, start, end, key, plain in found:
+        text = _usual_string(buf, start, end, key)
+        if text is None or plain is not None or key in keys:
+            return None
+        keys.add(key)
+        if key == END_USER_ID:
+            end_user_id = text
+    return end_user_id
 
 
 def judge(buf: bytes, found: Iterable[Found]) -> Identity:
@@ -193,26 +219,22 @@ def _value(buf: bytes, attribute: Found) -> tuple[str | None, bytes | None]:
     if text is None:
         return None, None
     if not decoded.value.HasField("string_value"):
-        return text, encode_attribute(key, text)
-    if plain is None and _set_once(data):
+        decoded.value.string_value = text
+    elif plain is None and _set_once(data):
         return text, None
     plain = decoded.SerializeToString()
     return text, None if plain == buf[start:end] else plain
 
 
 def _usual_string(buf: bytes, start: int, end: int, key: bytes) -> str | None:
-    """The string value of an attribute of the usual shape: a key, then a value that is a string, and nothing else."""
+    """The string value of an attribute of the usual shape: a short key, then a short string, and nothing else."""
     pos = start + 2 + len(key)
-    if buf[start] != 0x0A or buf[start + 1] != len(key) or pos >= end or buf[pos] != 0x12:
+    if end - pos > 0x7F or end - pos < 4 or buf[start] != 0x0A or buf[start + 1] != len(key):
         return None
-    length, value = read_varint(buf, pos + 1, end)
-    if value + length != end or length == 0 or buf[value] != 0x0A:
-        return None
-    length, text = read_varint(buf, value + 1, end)
-    if text + length != end:
+    if buf[pos] != 0x12 or buf[pos + 1] != end - pos - 2 or buf[pos + 2] != 0x0A or buf[pos + 3] != end - pos - 4:
         return None
     try:
-        return buf[text:end].decode()
+        return buf[pos + 4 : end].decode()
     except UnicodeDecodeError:
         # The strict way says so in its own words.
         return None

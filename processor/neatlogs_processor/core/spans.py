@@ -13,6 +13,7 @@ from struct import Struct
 from typing import Final, TypeAlias
 
 from neatlogs_processor.core.attributes import Found, look_at, usual_attribute
+from neatlogs_processor.core.policy import is_root_span
 from neatlogs_processor.core.schema import (
     FIXED32,
     LEN,
@@ -23,6 +24,7 @@ from neatlogs_processor.core.schema import (
     SPAN_PARENT_SPAN_ID,
     SPAN_SPAN_ID,
     SPAN_TRACE_ID,
+    in_namespace,
 )
 from neatlogs_processor.core.wire import fields, read_varint
 from neatlogs_processor.errors import MalformedOtlpError
@@ -31,11 +33,12 @@ NO_HIT: Final = 1 << 62
 """Stands for the position of an occurrence of the namespace where there is none: it is past every end."""
 
 Nested: TypeAlias = tuple[int, int, int, int, int]
-"""An event or link that holds an occurrence of the namespace: field number, tag, header, start, end."""
+"""A part of a span that has to be looked into: an event or link that holds an occurrence of the namespace, or an
+attribute outside the namespace that readers could disagree about. Field number, tag, header, start, end."""
 
 Parts: TypeAlias = tuple[bytes, int, list[Found], list[Nested], bool, int]
 """What reading a span brought to light: the parent span id (where it stands twice, the last counts), `Span.flags`, the
-attributes, the events and links that have to be dealt with, whether readers could disagree about the span itself, and
+identity attributes, the parts that have to be looked into, whether readers could disagree about the span itself, and
 the first occurrence of the namespace behind the span."""
 
 # Trace id, span id and, on a child, its parent's: the tags and lengths that every exporter begins a span with.
@@ -43,6 +46,12 @@ _IDS: Final = Struct(">H16xH8xHQ")
 _TRACE_ID: Final = 0x0A10
 _SPAN_ID: Final = 0x1208
 _PARENT_SPAN_ID: Final = 0x2208
+_TRACE_ID_HEADER: Final = b"\x0a\x10"
+_SPAN_ID_HEADER: Final = b"\x12\x08"
+_PARENT_HEADER: Final = b"\x22\x08"
+_FLAGS_TAG: Final = b"\x85\x01"
+# What follows the ids of a root span: its name, or its flags where these are written first.
+_AFTER_PARENT: Final = frozenset({0x2A, 0x85})
 # Kind, start and end.
 _TIMES: Final = Struct(">BBB8xB8x")
 
@@ -70,6 +79,7 @@ def scan_span(buf: bytes, start: int, end: int, hit: int) -> Parts:
 
 
 def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
+    find = buf.find
     parent = b""
     flags = 0
     attributes: list[Found] = []
@@ -102,12 +112,18 @@ def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
                     hit = find_namespace(buf, inner)
                 if hit < after:
                     if tag == 0x4A:
-                        found = usual_attribute(buf, pos, inner, after)
-                        if found is not None:
+                        found = usual_attribute(buf, pos, inner, after, hit)
+                        if found is None:
+                            pass
+                        elif found[5] is None or in_namespace(found[4]):
                             attributes.append(found)
+                        else:
+                            nested.append((SPAN.attributes, pos, pos + 1, inner, after))
                     else:
                         nested.append((tag >> 3, pos, pos + 1, inner, after))
-                    hit = find_namespace(buf, after)
+                    hit = find(NAMESPACE, after)
+                    if hit < 0:
+                        hit = NO_HIT
             pos = after
         elif tag == 0x30 and not seen & 0b111000000 and pos + _TIMES.size <= end:
             seen |= 0b1000000
@@ -163,11 +179,10 @@ def _scan_any(buf: bytes, start: int, end: int) -> Parts:
         if wire_type == LEN and number in SPAN.repeated:
             if buf.find(NAMESPACE, inner, after) < 0:
                 continue
-            if number == SPAN.attributes:
-                found = look_at(buf, tag, header, inner, after)
-                if found is not None:
-                    attributes.append(found)
-            else:
+            found = look_at(buf, tag, header, inner, after) if number == SPAN.attributes else None
+            if found is not None and in_namespace(found[4]):
+                attributes.append(found)
+            elif found is not None or number != SPAN.attributes:
                 nested.append((number, tag, header, inner, after))
         elif number == SPAN_PARENT_SPAN_ID and wire_type == LEN:
             parent = buf[inner:after]
@@ -176,37 +191,37 @@ def _scan_any(buf: bytes, start: int, end: int) -> Parts:
     return parent, flags, attributes, nested, ambiguous, find_namespace(buf, end)
 
 
-def begins_as_child(buf: bytes, start: int, end: int) -> bool:
-    """Whether the span in `buf[start:end]` begins as children do: ids first, among them a parent's that is not zero.
+def counts_as_root(buf: bytes, start: int, end: int) -> bool:
+    """Whether the span in `buf[start:end]` is a root span, for counting only: it is not read further than it takes.
 
-    False says nothing: the span may be either. A shortcut for counting, where nothing hangs on a span that names
-    two parents.
+    Exact for every span that names its parent once. Where a span holds identity, or a resource has one to give, it is
+    read to its end instead.
     """
     if end - start >= _IDS.size:
         trace_id, span_id, third, parent = _IDS.unpack_from(buf, start)
-        if third == _PARENT_SPAN_ID and parent and trace_id == _TRACE_ID and span_id == _SPAN_ID:
-            return True
-    pos = start
-    while pos < end:
-        tag = buf[pos]
-        length = buf[pos + 1]
-        if tag == 0x22:
-            return length < 0x80 and pos + 2 + length <= end and any(buf[pos + 2 : pos + 2 + length])
-        if tag not in (0x0A, 0x12, 0x1A) or length > 0x7F:
-            return False
-        pos += 2 + length
-    return False
+        if trace_id == _TRACE_ID and span_id == _SPAN_ID:
+            if third == _PARENT_SPAN_ID:
+                if parent:
+                    return False
+            # Without a parent's tag and length anywhere, the usual root; only odd encodings are left to doubt.
+            elif third >> 8 in _AFTER_PARENT and buf.find(_PARENT_HEADER, start + 28, end) < 0:
+                return True
+    return is_root_span(scan_span(buf, start, end, NO_HIT)[0])
 
 
 def describe_span(buf: bytes, start: int, end: int) -> tuple[bytes, bytes, str]:
-    """Trace id, span id and name of a span that has been walked before."""
-    trace_id = span_id = name = b""
+    """Trace id, span id and name of a span that has been walked before, and found to say each of them once at most."""
+    pos = start + 28
+    if buf.startswith(_TRACE_ID_HEADER, start) and buf.startswith(_SPAN_ID_HEADER, start + 18):
+        if buf.startswith(_PARENT_HEADER, pos):
+            pos += 10
+        if buf.startswith(_FLAGS_TAG, pos):
+            pos += 6
+        if pos + 1 < end and buf[pos] == 0x2A and buf[pos + 1] < 0x80:
+            name = buf[pos + 2 : pos + 2 + buf[pos + 1]]
+            return buf[start + 2 : start + 18], buf[start + 20 : start + 28], name.decode("utf-8", "replace")
+    found = {SPAN_TRACE_ID: b"", SPAN_SPAN_ID: b"", SPAN_NAME: b""}
     for field in fields(buf, start, end, refuse_groups=True):
-        if field.wire_type == LEN:
-            if field.number == SPAN_TRACE_ID:
-                trace_id = buf[field.start : field.end]
-            elif field.number == SPAN_SPAN_ID:
-                span_id = buf[field.start : field.end]
-            elif field.number == SPAN_NAME:
-                name = buf[field.start : field.end]
-    return trace_id, span_id, name.decode("utf-8", "replace")
+        if field.wire_type == LEN and field.number in found:
+            found[field.number] = buf[field.start : field.end]
+    return found[SPAN_TRACE_ID], found[SPAN_SPAN_ID], found[SPAN_NAME].decode("utf-8", "replace")

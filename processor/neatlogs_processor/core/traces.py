@@ -8,9 +8,9 @@ has to change, not even that.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from neatlogs_processor.core.attributes import Found, encode_attribute, find_in, judge, read_key
+from neatlogs_processor.core.attributes import Found, encode_attribute, find_in, judge, look_at, read_key, usual_owner
 from neatlogs_processor.core.policy import (
     MAX_REPORTED_OVERRIDES,
     Counts,
@@ -20,6 +20,7 @@ from neatlogs_processor.core.policy import (
     Place,
     is_entry_span,
     is_root_span,
+    names_somebody,
 )
 from neatlogs_processor.core.schema import (
     END_USER_ID,
@@ -41,10 +42,13 @@ from neatlogs_processor.core.schema import (
     Message,
     in_namespace,
 )
-from neatlogs_processor.core.spans import NO_HIT, Parts, begins_as_child, describe_span, find_namespace, scan_span
+from neatlogs_processor.core.spans import NO_HIT, Parts, counts_as_root, describe_span, find_namespace, scan_span
 from neatlogs_processor.core.strict import canonical, read_key_value
 from neatlogs_processor.core.wire import Editor, Field, encode_len, encode_varint, fields, read_field, read_varint
 from neatlogs_processor.errors import MalformedOtlpError
+
+_PLACES: Final = tuple(Place)
+_CHILD, _EVENT, _LINK, _SCOPE = range(len(_PLACES))
 
 
 def enforce_traces(body: bytes, policy: EndUserPolicy) -> Enforced:
@@ -86,7 +90,8 @@ class _Enforcement:
         self._policy = policy
         self._editor = Editor(body)
         self._counts = Counts()
-        self._ignored = dict.fromkeys([place.value for place in Place], 0)
+        # By place, in the order of `Place`: an enum member is a slow key.
+        self._ignored = [0] * len(_PLACES)
         self._overrides: list[Override] = []
         self._not_reported = 0
         # The first occurrence of the namespace that is not yet dealt with.
@@ -102,7 +107,7 @@ class _Enforcement:
         for field in fields(body, 0, len(body), refuse_groups=self._hit != NO_HIT):
             if field.number == REQUEST_RESOURCE_SPANS and field.wire_type == LEN:
                 self._resource_spans(field)
-        self._counts.overrides = {place: self._ignored[place.value] for place in Place}
+        self._counts.overrides = dict(zip(_PLACES, self._ignored, strict=True))
         return Enforced(self._editor.result(), self._counts, self._overrides, self._not_reported)
 
     def _holds_hit(self, start: int, end: int) -> bool:
@@ -184,14 +189,14 @@ class _Enforcement:
                     self._span(parts, header, inner, pos)
                 elif is_root_span(parent):
                     roots += 1
-            elif not begins_as_child(body, inner, pos) and is_root_span(scan_span(body, inner, pos, NO_HIT)[0]):
+            elif counts_as_root(body, inner, pos):
                 roots += 1
         self._hit = hit
         self._counts.spans += spans
         self._counts.roots += roots
         if held and scopes:
             cleared = self._clear(editor, SCOPE, scopes)
-            self._report(Place.SCOPE, cleared.removed, cleared.buf, cleared.start, cleared.end)
+            self._report(_SCOPE, cleared.removed, cleared.buf, cleared.start, cleared.end)
         editor.close(mark, outer.header, start, end)
 
     def _span(self, parts: Parts, header: int, start: int, end: int) -> None:
@@ -204,45 +209,54 @@ class _Enforcement:
             inner = Editor(plain)
             self._parts(inner, scan_span(plain, 0, len(plain), find_namespace(plain, 0)), 0, len(plain))
             _put(editor, header, start, end, inner.result())
-        elif owner or nested or any(attribute[5] is not None for attribute in attributes):
+        elif owner or nested:
             mark = editor.open()
             self._parts(editor, parts, start, end)
             editor.close(mark, header, start, end)
         elif attributes:
-            editor.cut_from(header, start, end, [(attribute[0], attribute[3]) for attribute in attributes])
-            self._report(Place.CHILD, attributes, editor.buf, start, end)
+            editor.cut_from(header, start, end, attributes)
+            self._report(_CHILD, attributes, editor.buf, start, end)
 
     def _parts(self, editor: Editor, parts: Parts, start: int, end: int) -> None:
         """Deal with the parts of the unambiguous span in `editor.buf[start:end]`."""
         parent, flags, attributes, nested, _, _ = parts
+        buf = editor.buf
         taken = b""
         if is_root_span(parent) or (self._entry and is_entry_span(parent, flags)):
             self._counts.roots += 1
             if attributes or self._default is not None:
                 taken = self._own(editor, attributes)
         elif attributes:
-            self._report(Place.CHILD, _cut(editor, attributes), editor.buf, start, end)
+            for attribute in attributes:
+                editor.replace(attribute[0], attribute[3])
+            self._report(_CHILD, attributes, buf, start, end)
         for number, tag, header, inner, after in nested:
-            message, place = (EVENT, Place.EVENT) if number == SPAN_EVENTS else (LINK, Place.LINK)
+            if number == SPAN.attributes:
+                rewritten = look_at(buf, tag, header, inner, after)
+                if rewritten is not None and rewritten[5] is not None:
+                    _put(editor, header, inner, after, rewritten[5])
+                continue
+            message, place = (EVENT, _EVENT) if number == SPAN_EVENTS else (LINK, _LINK)
             cleared = self._clear(editor, message, [Field(number, LEN, tag, header, inner, after)])
-            self._report(place, cleared.removed, editor.buf, start, end)
+            self._report(place, cleared.removed, buf, start, end)
         if taken:
             editor.replace(end, end, taken)
 
     def _own(self, editor: Editor, attributes: list[Found]) -> bytes:
         """Settle the identity of a root span. Returns the attributes that it takes from its resource, encoded."""
-        mine = [attribute for attribute in attributes if in_namespace(attribute[4])]
-        identity = judge(editor.buf, mine)
+        end_user_id = usual_owner(editor.buf, attributes)
+        if end_user_id is not None and names_somebody(end_user_id):
+            self._counts.roots_with_identity += 1
+            return b""
+        identity = judge(editor.buf, attributes)
         taken = {} if self._default is None else identity.takes(self._default)
         self._counts.invalid += identity.invalid
         self._counts.roots_with_identity += identity.end_user_id is not None or END_USER_ID in taken
-        for at, (tag, header, start, end, key, _) in enumerate(mine):
+        for at, (tag, header, start, end, key, _) in enumerate(attributes):
             if at not in identity.winners or key in taken:
                 editor.replace(tag, end)
             elif at in identity.rewritten:
                 _put(editor, header, start, end, identity.rewritten[at])
-        if len(mine) < len(attributes):
-            _cut(editor, [attribute for attribute in attributes if not in_namespace(attribute[4])])
         return b"".join(encode_len(SPAN.attributes, encode_attribute(key, text)) for key, text in taken.items())
 
     def _clear(self, editor: Editor, message: Message, occurrences: list[Field]) -> _Cleared:
@@ -276,19 +290,20 @@ class _Enforcement:
             editor.replace(field.tag, field.end)
         return _Cleared(plain, 0, len(plain), removed)
 
-    def _report(self, place: Place, removed: list[Found], buf: bytes, start: int, end: int) -> None:
+    def _report(self, place: int, removed: list[Found], buf: bytes, start: int, end: int) -> None:
         """Count ignored overrides, and describe them while there is room.
 
         Args:
+            place: An index of `_PLACES`.
             buf: Holds the span that they stood on, or the scope, at `start` to `end`.
         """
-        self._ignored[place.value] += len(removed)
+        self._ignored[place] += len(removed)
         room = MAX_REPORTED_OVERRIDES - len(self._overrides)
         if len(removed) > room:
             self._not_reported += len(removed) - room
         if room == 0 or not removed:
             return
-        if place is Place.SCOPE:
+        if place == _SCOPE:
             trace_id = span_id = b""
             name = _string_field(buf, start, end, SCOPE_NAME)
         else:
@@ -296,7 +311,7 @@ class _Enforcement:
         service = self._service_name()
         for attribute in removed[:room]:
             key = attribute[4].decode("utf-8", "replace")
-            self._overrides.append(Override(trace_id, span_id, service, name, place, key))
+            self._overrides.append(Override(trace_id, span_id, service, name, _PLACES[place], key))
 
     def _service_name(self) -> str:
         if self._service is None:

@@ -11,7 +11,7 @@ Groups can be skipped or refused, as the caller says.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from neatlogs_processor.core.schema import FIXED32, FIXED64, GROUP_END, GROUP_START, LEN, VARINT
 from neatlogs_processor.errors import MalformedOtlpError
@@ -99,7 +99,10 @@ def read_field(buf: bytes, pos: int, end: int, *, refuse_groups: bool) -> Field:
     elif wire_type == GROUP_START:
         if refuse_groups:
             raise MalformedOtlpError(f"a group stands at byte {pos}; OTLP defines none")
-        stop = _skip_group(buf, header, end, number)
+        try:
+            stop = _skip_group(buf, header, end, number)
+        except MalformedOtlpError as error:
+            raise MalformedOtlpError(f"in the group that begins at byte {pos}, {error}") from error
     else:
         raise MalformedOtlpError(f"the tag at byte {pos} has wire type {wire_type}, which begins no field")
     if stop > end:
@@ -145,6 +148,9 @@ def encode_len(number: int, payload: bytes) -> bytes:
     return encode_varint(number << 3 | LEN) + encode_varint(len(payload)) + payload
 
 
+_Part: TypeAlias = tuple[int, int, int, int, bytes, object]
+
+
 class Editor:
     """Replaces parts of one buffer, and the length prefixes around them, without copying what stays.
 
@@ -184,13 +190,19 @@ class Editor:
         self._edits[count - 1] = (header, start, prefix)
         self.growth += len(prefix) - (start - header)
 
-    def cut_from(self, header: int, start: int, end: int, cuts: Iterable[tuple[int, int]]) -> None:
-        """Cut parts out of one container: `open`, `replace` for each part, and `close` in one quick step."""
+    def cut_from(
+        self, header: int, start: int, end: int, parts: Iterable[tuple[int, int, int, int, bytes, object]]
+    ) -> None:
+        """Cut parts out of one container: `open`, `replace` for each part, and `close` in one quick step.
+
+        Args:
+            parts: The first item of each says where it begins, the fourth where it ends.
+        """
         edits = self._edits
         mark = len(edits)
         edits.append(_UNCHANGED)
         removed = 0
-        for first, last in cuts:
+        for first, _, _, last, _, _ in parts:
             edits.append((first, last, b""))
             removed += last - first
         if start < self._last:

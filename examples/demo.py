@@ -1,0 +1,71 @@
+"""Runs every example once against a running processor: some thirty traces of many end users, then it ends.
+
+    make run     # in one terminal
+    make demo    # in another
+
+The traces go where the shim sends them by default: NEATLOGS_ENDPOINT, else OTEL_EXPORTER_OTLP_ENDPOINT, else
+http://localhost:4317.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+EXAMPLES = (
+    "single_user_cli.py",
+    "decorated_workflow.py",
+    "chat_session.py",
+    "fastapi_multi_tenant.py",
+    "existing_opentelemetry.py",
+    "wrap_openai.py",
+    "distributed_two_services.py",
+)
+
+
+def endpoint() -> str:
+    """Where the examples send their traces."""
+    variables = ("NEATLOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return next((os.environ[name] for name in variables if os.environ.get(name)), "http://localhost:4317")
+
+
+def answers(url: str) -> bool:
+    """Whether anything listens there. A `unix:` address and the like are left to the examples."""
+    parts = urlsplit(url if "://" in url else f"//{url}")
+    if parts.hostname is None:
+        return True
+    try:
+        with socket.create_connection((parts.hostname, parts.port or 4317), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def main() -> int:
+    url = endpoint()
+    if not answers(url):
+        print(
+            f"No processor answers at {url}. Start one in another terminal, then try again: make run", file=sys.stderr
+        )
+        return 1
+    # One address for all: existing_opentelemetry.py has an exporter of its own, which knows the standard name only.
+    environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": url}
+    failed = []
+    for name in EXAMPLES:
+        print(f"\n== {name}", flush=True)
+        program = [sys.executable, str(Path(__file__).parent / name)]
+        if subprocess.run(program, env=environment, timeout=120, check=False).returncode:  # noqa: S603  # our own files
+            failed.append(name)
+    if failed:
+        print(f"\nThese examples failed: {', '.join(failed)}", file=sys.stderr)
+        return 1
+    print(f"\nAll done. The processor at {url} has shown one end user for each trace.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -85,10 +85,16 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=34, width=110),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
+        add_help=False,
     )
-    general = parser._optionals  # the group that already holds --help
-    general.title = "General"
-    general.add_argument("--version", action="version", version=f"{PROGRAM} {version('neatlogs-otel')}")
+    general = parser.add_argument_group("General")
+    general.add_argument("-h", "--help", action="help", help="Print this and exit.")
+    general.add_argument(
+        "--version",
+        action="version",
+        version=f"{PROGRAM} {version('neatlogs-otel')}",
+        help="Print the version and exit.",
+    )
     general.add_argument("--config", metavar="FILE", help="A TOML file with settings.")
     general.add_argument(
         "--print-config", action="store_true", help="Print every setting with its source, secrets masked, and exit."
@@ -122,7 +128,7 @@ def _parse(argv: list[str]) -> dict[str, Any]:
     parser = build_parser()
     known, unknown = parser.parse_known_args(argv)
     if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+        flags = ["--help", "--version", "--config", "--print-config", *(entry.flag for entry in entries())]
         flag = unknown[0].partition("=")[0]
         if not flag.startswith("-"):
             raise ConfigError(f"unexpected argument {flag!r}; --help shows how flags are written")

@@ -203,7 +203,7 @@ def _host_and_port(text: str, *, example: str) -> tuple[str, int]:
         raise ValueError(f"a host and a port are needed; write {example}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    elif ":" in host:
+    elif ":" in host and "/" not in host:
         raise ValueError(f"an IPv6 address needs brackets; write [{host}]:{port}")
     if not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ValueError(f"{port!r} is not a port; write {example}")

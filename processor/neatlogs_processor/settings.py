@@ -64,7 +64,9 @@ def _from_text(parse: Callable[[str], Any]) -> BeforeValidator:
 
 
 def _size(value: Any) -> Any:
-    return parse_size(str(value)) if isinstance(value, (str, int)) and not isinstance(value, bool) else value
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return parse_size(str(value))
+    raise ValueError("write 64MiB or a number of bytes")
 
 
 def _duration(value: Any) -> Any:
@@ -301,8 +303,8 @@ def load(
             continue
         key = variable.removeprefix(ENV_PREFIX).lower()
         if key not in known or known[key].variable != variable:
-            variables = [entry.variable for entry in known.values()] + [CONFIG_VARIABLE]
-            raise ConfigError(f"unknown variable {variable}{_suggestion(variable, variables)}")
+            suggestion = _suggestion(key, [*known, "config"], lambda name: ENV_PREFIX + name.upper())
+            raise ConfigError(f"unknown variable {variable}{suggestion}")
         values[key], sources[key] = text, f"variable {variable}"
     for key, value in flags.items():
         values[key], sources[key] = value, f"flag {known[key].flag}"
@@ -323,10 +325,9 @@ def _read_toml(path: Path, flag: str) -> dict[str, Any]:
     return content
 
 
-def _suggestion(key: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(key.replace("-", "_"), known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else "; --help lists what there is"
+def _suggestion(key: str, known: Iterable[str], write: Callable[[str], str] = str) -> str:
+    near = difflib.get_close_matches(key.replace("-", "_"), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {write(near[0])}?" if near else "; --help lists what there is"
 
 
 def _explain(

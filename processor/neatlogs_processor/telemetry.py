@@ -18,7 +18,7 @@ from typing import TextIO
 from neatlogs_processor.core.policy import Enforced, Override, Place
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.core.text import shown
-from neatlogs_processor.errors import NoDestinationError, ProcessorError
+from neatlogs_processor.errors import NoDestinationError, ProcessorError, UpstreamUnavailableError
 
 logger = logging.getLogger("neatlogs_processor")
 
@@ -166,6 +166,8 @@ class Telemetry:
                 logger.warning("%s are refused: %s", signal.value, error)
         elif self._refusals.allows((signal, error.reason)):
             fate = "the client was told to try again" if error.retryable else "the client was told not to send it again"
+            if isinstance(error, UpstreamUnavailableError):
+                fate += "; is the upstream up (--upstream-endpoint)?"
             logger.warning(
                 "%s not delivered (%s): %s; %s%s",
                 signal.value,

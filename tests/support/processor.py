@@ -97,6 +97,11 @@ class Program:
         """Send it a signal."""
         self.process.send_signal(number)
 
+    def hang_up(self) -> None:
+        """Close our end of its standard output."""
+        transport = self.process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]  # no public way
+        transport.close()
+
     async def end(self) -> Finished:
         """Wait until it ends."""
         code = await asyncio.wait_for(self.process.wait(), LIMIT)

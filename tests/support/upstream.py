@@ -136,7 +136,7 @@ async def export(
 ) -> bytes:
     """Send one request to a server, as a client that does not retry, and return the response's bytes."""
     async with grpc.aio.insecure_channel(target, options=_UNLIMITED) as channel:
-        call = channel.unary_unary(f"/{SERVICES[signal]}/Export")
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICES[signal]}/Export")
         response: bytes = await call(body, timeout=timeout, metadata=metadata, compression=compression)
     return response
 

@@ -92,5 +92,6 @@ def _encoded(encode: Callable[[object], str | None], name: str, value: object) -
         return encode(value)
     except Exception as error:  # noqa: BLE001 - a foreign __str__ or iterable may raise anything
         reason = str(error) if isinstance(error, conventions.RefusedError) else f"{type(error).__name__} was raised"
-        warn_once("init_refused", name, "%s of init() refused, because %s.", name, reason)
+        verb = "are" if name.endswith("s") else "is"
+        warn_once("init_refused", name, "%s of init() %s refused, because %s.", name, verb, reason)
         return None

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.resources import Resource
 
+import neatlogs_otel as neatlogs
 from neatlogs_otel import _declaring, _warnings
 from neatlogs_otel._identity import EndUser, ProcessDefault, set_process_default
 from neatlogs_otel._provider import use_tracer_provider
+from support.otlp_sink import OtlpSink
 from support.recording import Recording
 
 
@@ -85,3 +88,27 @@ class Said:
 def said(caplog: pytest.LogCaptureFixture) -> Said:
     """The warnings of the shim."""
     return Said(caplog)
+
+
+EXPORT_VARIABLES = tuple(
+    f"OTEL_EXPORTER_OTLP_{signal}{name}"
+    for signal in ("", "TRACES_")
+    for name in ("ENDPOINT", "HEADERS", "PROTOCOL", "TIMEOUT")
+)
+
+
+@pytest.fixture
+def app(record: Callable[..., Recording], monkeypatch: pytest.MonkeyPatch) -> Iterator[Recording]:
+    """An application's own set-up, for init() to find: a provider with an exporter and a resource, nothing of ours."""
+    for variable in ("NEATLOGS_API_KEY", "NEATLOGS_ENDPOINT", *EXPORT_VARIABLES):
+        monkeypatch.delenv(variable, raising=False)
+    yield record(ours=False, resource=Resource({"service.name": "shop", "neatlogs.project": "of-the-app"}))
+    neatlogs.shutdown()
+
+
+@pytest.fixture
+def sink() -> Iterator[OtlpSink]:
+    """A real OTLP receiver; what init() has set up is shut down before it is."""
+    with OtlpSink() as receiver:
+        yield receiver
+        neatlogs.shutdown()

@@ -18,22 +18,24 @@ KINDS: Final[tuple[Kind, ...]] = ("llm", "service")
 IDENTITIES: Final[tuple[Identity, ...]] = ("nowhere", "roots", "eighth", "every")
 SPANS_A_TRACE: Final = 8
 
-_WORDS: Final = (
+_SENTENCE: Final = (
     "the model answers with a short plan and asks whether the invoice of March was paid by card or by transfer while "
     "customer support looks for similar tickets in which a refund took longer than five working days because the "
     "bank needed another document and the agent forgot to attach it to the message that it sent last week"
-).split()
+)
+_WORDS: Final = tuple(_SENTENCE.split())
 
 
 def request(kind: Kind, spans: int, identity: Identity, *, seed: int = 7) -> bytes:
     """A serialised trace request.
 
     Args:
-        kind: LLM spans carry prompts, as OpenInference writes them; service spans what HTTP and database clients write.
+        kind: LLM spans carry prompts, as OpenInference writes them, below the span of a workflow; service spans carry
+            what HTTP clients write.
         spans: How many. Every eighth is a root.
         identity: Which spans carry id, metadata and source: none, the roots, the roots and one child in eight, or all.
     """
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - payloads are to be the same in every run, not secret
     make = _llm_attributes if kind == "llm" else _service_attributes
     out = []
     trace_id = parent = b""
@@ -42,7 +44,7 @@ def request(kind: Kind, spans: int, identity: Identity, *, seed: int = 7) -> byt
         span_id = chance.randbytes(8)
         if is_root:
             trace_id, parent = chance.randbytes(16), span_id
-        attributes = make(chance)
+        attributes = _workflow_attributes(chance) if kind == "llm" and is_root else make(chance)
         has_identity = {
             "nowhere": False,
             "roots": is_root,
@@ -121,6 +123,17 @@ def _llm_attributes(chance: random.Random) -> list[KeyValue]:
         _int("llm.token_count.prompt_details.cache_read", 0),
         _string("gen_ai.operation.name", "chat"),
         _string("server.address", "api.example.com"),
+    ]
+
+
+def _workflow_attributes(chance: random.Random) -> list[KeyValue]:
+    return [
+        _string("openinference.span.kind", "CHAIN"),
+        _string("input.value", _text(chance, 220)),
+        _string("input.mime_type", "text/plain"),
+        _string("output.value", _text(chance, 160)),
+        _string("output.mime_type", "text/plain"),
+        _string("http.route", "/chat"),
     ]
 
 

@@ -170,13 +170,13 @@ def usual_owner(buf: bytes, found: list[Found]) -> str | None:
     end_user_id = None
     keys = set()
     for _, _, start, end, key, plain in found:
-        text = _usual_string(buf, start, end, key)
-        if text is None or plain is not None or key in keys:
+        text = None if plain is not None else _usual_string(buf, start, end, key)
+        if text is None:
             return None
         keys.add(key)
         if key == END_USER_ID:
             end_user_id = text
-    return end_user_id
+    return end_user_id if len(keys) == len(found) else None
 
 
 def judge(buf: bytes, found: Iterable[Found]) -> Identity:

@@ -18,6 +18,9 @@ class Place(str, Enum):
     LINK = "link"
     SCOPE = "scope"
 
+    # Members are keys of counters on the hot path, and the hash of an enum is computed in Python.
+    __hash__ = str.__hash__
+
 
 @dataclass(frozen=True)
 class EndUserPolicy:

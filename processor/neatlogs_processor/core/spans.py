@@ -43,15 +43,17 @@ the first occurrence of the namespace behind the span."""
 
 # Trace id, span id and, on a child, its parent's: the tags and lengths that every exporter begins a span with.
 _IDS: Final = Struct(">H16xH8xHQ")
-_TRACE_ID: Final = 0x0A10
-_SPAN_ID: Final = 0x1208
-_PARENT_SPAN_ID: Final = 0x2208
+TRACE_ID: Final = 0x0A10
+SPAN_ID: Final = 0x1208
+PARENT_SPAN_ID: Final = 0x2208
 _TRACE_ID_HEADER: Final = b"\x0a\x10"
 _SPAN_ID_HEADER: Final = b"\x12\x08"
 _PARENT_HEADER: Final = b"\x22\x08"
 _FLAGS_TAG: Final = b"\x85\x01"
 # What follows the ids of a root span: its name, or its flags where these are written first.
 _AFTER_PARENT: Final = frozenset({0x2A, 0x85})
+# A child in its scope: the tag, a length of two bytes, the ids, and the first byte of its parent's.
+USUAL_CHILD: Final = Struct(">BBBH16xH8xHB")
 # Kind, start and end.
 _TIMES: Final = Struct(">BBB8xB8x")
 
@@ -88,10 +90,10 @@ def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
     pos = start
     if end - start >= _IDS.size:
         trace_id, span_id, third, _ = _IDS.unpack_from(buf, start)
-        if trace_id == _TRACE_ID and span_id == _SPAN_ID:
+        if trace_id == TRACE_ID and span_id == SPAN_ID:
             seen = 0b110
             pos += 28
-            if third == _PARENT_SPAN_ID:
+            if third == PARENT_SPAN_ID:
                 parent = buf[pos + 2 : pos + 10]
                 seen = 0b10110
                 pos += 10
@@ -194,13 +196,13 @@ def _scan_any(buf: bytes, start: int, end: int) -> Parts:
 def counts_as_root(buf: bytes, start: int, end: int) -> bool:
     """Whether the span in `buf[start:end]` is a root span, for counting only: it is not read further than it takes.
 
-    Exact for every span that names its parent once. Where a span holds identity, or a resource has one to give, it is
-    read to its end instead.
+    Exact for every span that names its parent once, in front of its own name or else in the usual encoding. Where a
+    span holds identity, or a resource has one to give, it is read to its end instead.
     """
     if end - start >= _IDS.size:
         trace_id, span_id, third, parent = _IDS.unpack_from(buf, start)
-        if trace_id == _TRACE_ID and span_id == _SPAN_ID:
-            if third == _PARENT_SPAN_ID:
+        if trace_id == TRACE_ID and span_id == SPAN_ID:
+            if third == PARENT_SPAN_ID:
                 if parent:
                     return False
             # Without a parent's tag and length anywhere, the usual root; only odd encodings are left to doubt.

@@ -42,7 +42,18 @@ from neatlogs_processor.core.schema import (
     Message,
     in_namespace,
 )
-from neatlogs_processor.core.spans import NO_HIT, Parts, counts_as_root, describe_span, find_namespace, scan_span
+from neatlogs_processor.core.spans import (
+    NO_HIT,
+    PARENT_SPAN_ID,
+    SPAN_ID,
+    TRACE_ID,
+    USUAL_CHILD,
+    Parts,
+    counts_as_root,
+    describe_span,
+    find_namespace,
+    scan_span,
+)
 from neatlogs_processor.core.strict import canonical, read_key_value
 from neatlogs_processor.core.wire import Editor, Field, encode_len, encode_varint, fields, read_field, read_varint
 from neatlogs_processor.errors import MalformedOtlpError
@@ -153,8 +164,27 @@ class _Enforcement:
         scopes = []
         spans = roots = 0
         mark = editor.open()
+        # Nearly every span is hopped here: a child that begins as exporters begin one and holds no identity.
+        unpack = USUAL_CHILD.unpack_from
+        last_usual = -1 if open_all else end - USUAL_CHILD.size
         pos = start
         while pos < end:
+            if pos <= last_usual:
+                tag, low, high, trace_id, span_id, third, parent_byte = unpack(body, pos)
+                after = pos + 3 + (low & 0x7F | high << 7)
+                if (
+                    tag == 0x12
+                    and low > 0x7F > high
+                    and after <= hit
+                    and third == PARENT_SPAN_ID
+                    and parent_byte
+                    and trace_id == TRACE_ID
+                    and span_id == SPAN_ID
+                    and after <= end
+                ):
+                    spans += 1
+                    pos = after
+                    continue
             tag = body[pos]
             if tag == 0x12:
                 header = pos + 1
@@ -202,20 +232,28 @@ class _Enforcement:
     def _span(self, parts: Parts, header: int, start: int, end: int) -> None:
         """Deal with a span that has been read."""
         parent, flags, attributes, nested, ambiguous, _ = parts
-        owner = is_root_span(parent) or (self._entry and is_entry_span(parent, flags))
         editor = self._editor
+        owner = is_root_span(parent) or (self._entry and is_entry_span(parent, flags))
+        usual = not (nested or ambiguous)
+        if owner and usual and attributes:
+            end_user_id = usual_owner(editor.buf, attributes)
+            if end_user_id is not None and names_somebody(end_user_id):
+                self._counts.roots += 1
+                self._counts.roots_with_identity += 1
+                return
         if ambiguous and (attributes or nested or (owner and self._default is not None)):
             plain = canonical(SPAN, editor.buf[start:end])
             inner = Editor(plain)
             self._parts(inner, scan_span(plain, 0, len(plain), find_namespace(plain, 0)), 0, len(plain))
             _put(editor, header, start, end, inner.result())
-        elif owner or nested:
+        elif usual and not owner:
+            if attributes:
+                editor.cut_from(header, start, end, attributes)
+                self._report(_CHILD, attributes, editor.buf, start, end)
+        else:
             mark = editor.open()
             self._parts(editor, parts, start, end)
             editor.close(mark, header, start, end)
-        elif attributes:
-            editor.cut_from(header, start, end, attributes)
-            self._report(_CHILD, attributes, editor.buf, start, end)
 
     def _parts(self, editor: Editor, parts: Parts, start: int, end: int) -> None:
         """Deal with the parts of the unambiguous span in `editor.buf[start:end]`."""
@@ -244,10 +282,6 @@ class _Enforcement:
 
     def _own(self, editor: Editor, attributes: list[Found]) -> bytes:
         """Settle the identity of a root span. Returns the attributes that it takes from its resource, encoded."""
-        end_user_id = usual_owner(editor.buf, attributes)
-        if end_user_id is not None and names_somebody(end_user_id):
-            self._counts.roots_with_identity += 1
-            return b""
         identity = judge(editor.buf, attributes)
         taken = {} if self._default is None else identity.takes(self._default)
         self._counts.invalid += identity.invalid

@@ -80,16 +80,23 @@ def fields(buf: bytes, start: int, end: int, *, refuse_groups: bool) -> Iterator
 
 
 def read_field(buf: bytes, pos: int, end: int, *, refuse_groups: bool) -> Field:
-    """Read the field that begins at `pos` of a message that ends at `end`; errors as for `fields`."""
-    tag, header = read_varint(buf, pos, end)
+    """Read the field that begins at `pos` of a message that ends at `end`, behind `pos`; errors as for `fields`."""
+    tag = buf[pos]
+    header = pos + 1
+    if tag > 0x7F:
+        tag, header = read_varint(buf, pos, end)
     if tag > _MAX_TAG or tag < 8:
         raise MalformedOtlpError(f"the tag at byte {pos} is not a field's")
     wire_type = tag & 7
     number = tag >> 3
     start = header
     if wire_type == LEN:
-        length, start = read_varint(buf, header, end)
-        stop = start + length
+        if header < end and buf[header] < 0x80:
+            start = header + 1
+            stop = start + buf[header]
+        else:
+            length, start = read_varint(buf, header, end)
+            stop = start + length
     elif wire_type == VARINT:
         _, stop = read_varint(buf, header, end)
     elif wire_type == FIXED64:
@@ -218,12 +225,14 @@ class Editor:
             return self.buf
         if not self._in_order:
             self._edits.sort()
-        view = memoryview(self.buf)
+        buf = self.buf
+        view = memoryview(buf)
         parts: list[bytes | memoryview] = []
         done = 0
         for start, end, replacement in self._edits:
             if done < start:
-                parts.append(view[done:start])
+                # A view is itself larger than a small piece.
+                parts.append(buf[done:start] if start - done < _SMALL else view[done:start])
             if replacement:
                 parts.append(replacement)
             done = end
@@ -231,5 +240,6 @@ class Editor:
         return b"".join(parts)
 
 
+_SMALL: Final = 1024
 # Stands for a length prefix until it is known whether anything behind it changes.
 _UNCHANGED: Final = (0, 0, b"")

@@ -83,7 +83,7 @@ def test_before_the_application_s_provider(sink) -> None:
 
 
 def test_calls_before_init_work(sink) -> None:
-    """Before init() everything runs, and one warning says that nothing is recorded; init() then takes effect on what comes later."""
+    """Before init() everything runs, and one warning says that nothing is recorded; what comes after it is sent."""
     result = run_program(
         """
         import neatlogs_otel as neatlogs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -15,9 +16,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
+from neatlogs_processor.core.request import Request, Signal
+from neatlogs_processor.errors import UpstreamUnavailableError
+from neatlogs_processor.exporters.otlp_grpc import OtlpGrpcExporter
+from neatlogs_processor.formats import Endpoint
 from support.processor import running
 from support.spans import END_USER, child, names_and_end_users, request, root
 from support.upstream import SERVICES, Reply, Upstream, export, refused
+
+TLS = Path(__file__).parents[2] / "data" / "tls"
 
 
 @pytest.fixture
@@ -193,3 +200,23 @@ async def test_a_unix_socket_serves_and_is_reached(
     ):
         await export(first.target, request(root()))
     assert len(upstream.received) == 1
+
+
+async def test_https_speaks_tls_with_a_trusted_upstream() -> None:
+    """The scheme switches TLS on, and a private authority is trusted where its file is named."""
+    async with Upstream(tls=(TLS / "localhost.key", TLS / "localhost.pem")) as upstream:
+        endpoint = f"https://localhost:{upstream.port}"
+        async with running(upstream_endpoint=endpoint, upstream_ca_file=str(TLS / "localhost.pem")) as processor:
+            assert await export(processor.target, request(root())) == b""
+        async with running(upstream_endpoint=endpoint, upstream_timeout="300ms") as processor:
+            error = await refused(processor.target, request(root()))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert len(upstream.received) == 1
+
+
+async def test_a_closed_exporter_is_unavailable_not_broken(upstream: Upstream) -> None:
+    """A request that meets a closing processor gets a retryable answer."""
+    exporter = OtlpGrpcExporter(Endpoint.parse(upstream.endpoint), headers={}, max_message_size=1000)
+    await exporter.close()
+    with pytest.raises(UpstreamUnavailableError, match="closed"):
+        await exporter.send(Request(Signal.TRACES, b""))

@@ -1,0 +1,74 @@
+"""What the pipeline does with requests, apart from the transport."""
+
+from __future__ import annotations
+
+import pytest
+
+from neatlogs_processor.core.policy import EndUserPolicy
+from neatlogs_processor.core.request import Request, Signal
+from neatlogs_processor.errors import ProcessorError, RequestTooLargeError
+from neatlogs_processor.pipeline import Pipeline
+from neatlogs_processor.telemetry import Telemetry
+from support.spans import request, root
+
+
+class Broken:
+    """A sender with a bug whose message quotes the payload."""
+
+    async def send(self, request: Request) -> bytes:
+        raise ZeroDivisionError(f"cannot divide {request.body!r}")
+
+
+class Accepting:
+    """A sender that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    async def send(self, request: Request) -> bytes:
+        self.requests.append(request)
+        return b""
+
+
+def pipeline(sender: Broken | Accepting, telemetry: Telemetry) -> Pipeline:
+    return Pipeline(
+        dict.fromkeys(Signal, sender),
+        policy=EndUserPolicy(),
+        max_message_size=1000,
+        max_concurrent_requests=1,
+        telemetry=telemetry,
+        chance=lambda: 0.5,
+    )
+
+
+async def test_a_bug_costs_one_request_and_shows_no_payload(caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected exception becomes an internal error, counted and logged without its message; the next goes on."""
+    telemetry = Telemetry()
+    broken = pipeline(Broken(), telemetry)
+    for _ in range(2):
+        with pytest.raises(ProcessorError) as raised:
+            await broken.handle(Request(Signal.TRACES, request(root("u_812"))))
+        assert type(raised.value) is ProcessorError
+    assert telemetry.counters.failures.total() == 2
+    assert telemetry.counters.spans_refused.get("internal") == 2
+    assert "ZeroDivisionError" in caplog.text
+    assert "u_812" not in caplog.text
+
+
+async def test_a_body_over_the_limit_is_refused_whatever_the_receiver_let_through() -> None:
+    """The pipeline bounds the size for every receiver, and names the setting."""
+    accepting = Accepting()
+    with pytest.raises(RequestTooLargeError, match="--max-message-size"):
+        await pipeline(accepting, Telemetry()).handle(Request(Signal.LOGS, b"x" * 1001))
+    assert accepting.requests == []
+
+
+async def test_the_findings_travel_with_the_enforced_body() -> None:
+    """A sender sees the request after the rule, with counts and overrides."""
+    accepting = Accepting()
+    body = request(root(neatlogs__end_user__id="u_1"))
+    await pipeline(accepting, Telemetry()).handle(Request(Signal.TRACES, body))
+    [sent] = accepting.requests
+    assert sent.body is body
+    assert sent.enforced is not None
+    assert sent.enforced.counts.roots_with_identity == 1

@@ -31,4 +31,4 @@ def test_a_wait_is_never_shorter_than_the_upstream_asked_for(attempt: int, chanc
 @given(chance=CHANCE)
 def test_an_overloaded_processor_asks_for_one_to_two_seconds(chance: float) -> None:
     """The delay of an overload is jittered between one and two seconds."""
-    assert 1 <= overload_delay(chance) < 2
+    assert 1 <= overload_delay(chance) <= 2  # 1 plus the largest float below 1 rounds to 2

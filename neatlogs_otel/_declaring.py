@@ -21,6 +21,7 @@ from neatlogs_otel._identity import (
     resolve,
 )
 from neatlogs_otel._open_root import Declaration, OpenRoot, Outcome
+from neatlogs_otel._provider import is_set_up
 from neatlogs_otel._registry import find_open_root
 from neatlogs_otel._warnings import shown, warn_once
 from neatlogs_otel.conventions import TAGS
@@ -85,7 +86,7 @@ def settle(
     if isinstance(found, OpenRoot) and found.span_id == span.get_span_context().span_id and found.takes_identity:
         return found  # The span processor has settled it at the start.
     if not declared.is_empty:
-        outcome = found.declare(declared) if isinstance(found, OpenRoot) else found
+        outcome = _declare(found, declared, parent.trace_id)
         if outcome in (Outcome.UNKNOWN, Outcome.ENDED) and parent.is_remote:
             outcome = Outcome.ENTRY
         _say(outcome, place, found)
@@ -229,6 +230,8 @@ def _set_end_user(end_user_id: IdArgument, end_user_metadata: MetadataArgument) 
     if end_user is None:
         return False
     if not here.is_valid:
+        if not is_set_up():
+            return False
         warn_once(
             "no_open_trace",
             place,
@@ -236,13 +239,24 @@ def _set_end_user(end_user_id: IdArgument, end_user_metadata: MetadataArgument) 
             "or use identify() around the code that opens the trace.",
         )
         return False
-    outcome = found.declare(Declaration(end_user)) if isinstance(found, OpenRoot) else found
+    outcome = _declare(found, Declaration(end_user), here.trace_id)
     _say(outcome, place, found)
-    if not isinstance(found, OpenRoot) or outcome not in (Outcome.TAKEN, Outcome.REPEATED):
+    if outcome is Outcome.REPEATED:
+        return True
+    if not isinstance(found, OpenRoot) or outcome is not Outcome.TAKEN:
         return False
     note_named(end_user)
     standing = found.standing
     return standing is not None and not standing.refused and end_user.id in (None, standing.id)
+
+
+def _declare(found: OpenRoot | Outcome, declared: Declaration, trace_id: int) -> Outcome:
+    if isinstance(found, OpenRoot):
+        return found.declare(declared)
+    if found is not Outcome.ENDED or declared.end_user is None or declared.session_id is not None:
+        return found
+    # A background task that names the end user of its request again: nothing is lost.
+    return Outcome.REPEATED if declared.end_user.same_as(_registry.registry.ended_with(trace_id)) else found
 
 
 def _say(outcome: Outcome, place: str, found: OpenRoot | Outcome) -> None:

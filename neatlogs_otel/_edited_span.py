@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, Status
 
 
@@ -22,6 +24,7 @@ class EditedSpan(ReadableSpan):
         events: Sequence[Event] | None = None,
         links: Sequence[Link] | None = None,
         status: Status | None = None,
+        scope: InstrumentationScope | None = None,
     ) -> None:
         super().__init__(
             name=original.name,
@@ -35,7 +38,7 @@ class EditedSpan(ReadableSpan):
             status=original.status if status is None else status,
             start_time=original.start_time,
             end_time=original.end_time,
-            instrumentation_scope=original.instrumentation_scope,
+            instrumentation_scope=original.instrumentation_scope if scope is None else scope,
         )
         self._original = original
 
@@ -55,3 +58,10 @@ class EditedSpan(ReadableSpan):
     def dropped_links(self) -> int:
         """As on the original span."""
         return self._original.dropped_links
+
+
+def bounded(attributes: Mapping[str, Any], dropped: int) -> BoundedAttributes:
+    """Attributes of an edited event or link, with the count of what the SDK's limits dropped from the original."""
+    made = BoundedAttributes(attributes=attributes)
+    made.dropped = dropped
+    return made

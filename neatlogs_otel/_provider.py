@@ -36,20 +36,27 @@ def tracer_provider() -> TracerProvider:
     return _chosen if _chosen is not None else trace_api.get_tracer_provider()
 
 
+def is_set_up() -> bool:
+    """Whether there is a provider at all. Says once where there is none, so that nothing will be recorded."""
+    if not isinstance(tracer_provider(), ProxyTracerProvider):
+        return True
+    warn_once(
+        "no_provider",
+        None,
+        "No TracerProvider is set, so nothing is recorded: call neatlogs_otel.init() at the start of the program, "
+        "or set up OpenTelemetry and add neatlogs_otel.EndUserSpanProcessor() to its TracerProvider.",
+    )
+    return False
+
+
 def tracer() -> Tracer:
-    """The tracer of the shim's own spans. Says once when there is no provider, so that nothing will be recorded."""
+    """The tracer of the shim's own spans."""
     global _cached  # Asking the SDK for a tracer takes its lock and touches the warning filters.
     provider = tracer_provider()
     cached = _cached
     if cached is not None and cached[0] is provider:
         return cached[1]
-    if isinstance(provider, ProxyTracerProvider):
-        warn_once(
-            "no_provider",
-            None,
-            "No TracerProvider is set, so nothing is recorded: call neatlogs_otel.init() at the start of the program, "
-            "or set up OpenTelemetry and add neatlogs_otel.EndUserSpanProcessor() to its TracerProvider.",
-        )
+    if not is_set_up():
         return provider.get_tracer(SCOPE_NAME, SCOPE_VERSION)
     made = provider.get_tracer(SCOPE_NAME, SCOPE_VERSION)
     _cached = (provider, made)

@@ -14,6 +14,7 @@ from typing import Final
 
 from opentelemetry.trace import Span, SpanContext
 
+from neatlogs_otel._identity import EndUser
 from neatlogs_otel._open_root import OpenRoot, Outcome
 from neatlogs_otel._warnings import warn_once
 
@@ -29,7 +30,7 @@ class _Registry:
         self._lock = threading.RLock()
         self._by_trace: OrderedDict[int, dict[int, OpenRoot]] = OrderedDict()
         self._size = 0
-        self._ended: OrderedDict[int, None] = OrderedDict()
+        self._ended: OrderedDict[int, EndUser | None] = OrderedDict()
         # Filled by weak reference callbacks, which may run at any moment, also while the lock is held.
         self._collected: deque[tuple[int, int]] = deque()
 
@@ -69,7 +70,7 @@ class _Registry:
         with self._lock:
             root = self._remove(context.trace_id, context.span_id)
             if root is not None:
-                self._ended[context.trace_id] = None
+                self._ended[context.trace_id] = root.standing
                 if len(self._ended) > MAX_ENDED_TRACES:
                     self._ended.popitem(last=False)
             return root
@@ -83,6 +84,11 @@ class _Registry:
         """Whether a local root of this trace has ended lately."""
         with self._lock:
             return trace_id in self._ended
+
+    def ended_with(self, trace_id: int) -> EndUser | None:
+        """The end user of a local root of this trace that has ended lately."""
+        with self._lock:
+            return self._ended.get(trace_id)
 
     def _remove(self, trace_id: int, span_id: int) -> OpenRoot | None:
         roots = self._by_trace.get(trace_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -13,6 +12,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link
 
 from neatlogs_otel import conventions
+from neatlogs_otel._edited_span import EditedSpan, bounded
 from neatlogs_otel._warnings import shown, warn_once
 from neatlogs_otel.conventions import END_USER_ID, END_USER_METADATA, END_USER_SOURCE, is_identity_key
 
@@ -78,53 +78,6 @@ class EndUserSpanExporter(SpanExporter):
         return self._entry_services is None or span.resource.attributes.get("service.name") in self._entry_services
 
 
-class _EnforcedSpan(ReadableSpan):
-    """A span as the rule leaves it; what it does not touch is the original's."""
-
-    def __init__(
-        self,
-        original: ReadableSpan,
-        *,
-        attributes: Mapping[str, Any],
-        events: Sequence[Event],
-        links: Sequence[Link],
-        resource: Resource,
-        scope: InstrumentationScope | None,
-    ) -> None:
-        super().__init__(
-            name=original.name,
-            context=original.context,
-            parent=original.parent,
-            resource=resource,
-            attributes=attributes,
-            events=events,
-            links=links,
-            kind=original.kind,
-            status=original.status,
-            start_time=original.start_time,
-            end_time=original.end_time,
-            instrumentation_scope=scope,
-        )
-        self._original = original
-
-    # The limits of the SDK dropped these before the rule came; what the rule leaves out is not among them.
-
-    @property
-    def dropped_attributes(self) -> int:
-        """As on the original span."""
-        return self._original.dropped_attributes
-
-    @property
-    def dropped_events(self) -> int:
-        """As on the original span."""
-        return self._original.dropped_events
-
-    @property
-    def dropped_links(self) -> int:
-        """As on the original span."""
-        return self._original.dropped_links
-
-
 class _Batch:
     """The spans of one export; resources and scopes that many of them share are judged once."""
 
@@ -149,14 +102,7 @@ class _Batch:
             and scope is span.instrumentation_scope
         ):
             return span
-        return _EnforcedSpan(
-            span,
-            attributes=changed,
-            events=span.events if events is None else events,
-            links=span.links if links is None else links,
-            resource=resource,
-            scope=scope,
-        )
+        return EditedSpan(span, attributes=changed, events=events, links=links, resource=resource, scope=scope)
 
     def _resource(self, resource: Resource) -> tuple[Resource, dict[str, str]]:
         known = self._resources.get(id(resource))
@@ -240,7 +186,7 @@ def _events(span: ReadableSpan) -> list[Event] | None:
             events.append(event)
         else:
             changed = True
-            events.append(Event(event.name, _bounded(left, event.dropped_attributes), event.timestamp))
+            events.append(Event(event.name, bounded(left, event.dropped_attributes), event.timestamp))
     return events if changed else None
 
 
@@ -255,14 +201,8 @@ def _links(span: ReadableSpan) -> list[Link] | None:
             links.append(link)
         else:
             changed = True
-            links.append(Link(link.context, _bounded(left, link.dropped_attributes)))
+            links.append(Link(link.context, bounded(left, link.dropped_attributes)))
     return links if changed else None
-
-
-def _bounded(attributes: Mapping[str, Any], dropped: int) -> BoundedAttributes:
-    bounded = BoundedAttributes(attributes=attributes)
-    bounded.dropped = dropped
-    return bounded
 
 
 def _split_resource(resource: Resource) -> tuple[Resource, dict[str, str]]:

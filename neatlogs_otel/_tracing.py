@@ -48,8 +48,12 @@ class OpenSpan:
 
     def put(self, content: Mapping[str, Any]) -> None:
         """Put captured content on the span, after the masks."""
-        if content and self.span.is_recording():
+        if not content or not self.span.is_recording():
+            return
+        try:
             self.span.set_attributes(masked(content, self.masks, place=self.place))
+        except Exception as error:  # noqa: BLE001 - what a mask left may raise when the SDK turns it into text
+            _say_dropped(self.place, error)
 
     def fail(self, error: BaseException) -> None:
         """Record what ended the span as OpenTelemetry does: an `Exception` is an error, other exceptions are not."""
@@ -108,9 +112,14 @@ def open_span(
     try:
         content = masked(_without_identity(attributes, parent, place), masks, place=place)
         kinds = {conventions.SPAN_KIND: kind.lower(), conventions.OPENINFERENCE_SPAN_KIND: kind.upper()}
-        span = tracer().start_span(
-            name, context=with_declaration(declared), kind=span_kind, attributes={**content, **kinds}
-        )
+        context = with_declaration(declared)
+        try:
+            span = tracer().start_span(name, context=context, kind=span_kind, attributes={**content, **kinds})
+        except Exception as error:
+            if not content:
+                raise
+            _say_dropped(place, error)
+            span = tracer().start_span(name, context=context, kind=span_kind, attributes=kinds)
         root = settle(
             span,
             parent,
@@ -123,8 +132,7 @@ def open_span(
     except Exception as error:  # noqa: BLE001 - a sampler or another span processor may raise; the work must go on
         warn_once("start_failed", place, "%s while opening %s.", type(error).__name__, place)
     block = Block(span.get_span_context().trace_id, place, root, masks)
-    context = block.attached_to(trace_api.set_span_in_context(span))
-    return OpenSpan(span, context, block, own_root)
+    return OpenSpan(span, block.attached_to(trace_api.set_span_in_context(span)), block, own_root)
 
 
 class Trace:
@@ -291,6 +299,12 @@ def warn_near_misses(attributes: Mapping[str, Any], place: str) -> None:
                 shown(key),
                 meant,
             )
+
+
+def _say_dropped(place: str, error: Exception) -> None:
+    warn_once(
+        "content_refused", place, "Attributes of %s are dropped: reading them raised %s.", place, type(error).__name__
+    )
 
 
 def _checked_tags(tags: object, place: str) -> str | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Tracer, set_span_in_context
@@ -16,6 +18,26 @@ from neatlogs_otel import EndUserSpanProcessor
 from neatlogs_otel import conventions as keys
 
 IDENTITY_KEYS = (keys.END_USER_ID, keys.END_USER_METADATA, keys.END_USER_SOURCE)
+
+
+class Waiting(InMemorySpanExporter):
+    """Keeps spans in memory and wakes who waits for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._arrived = threading.Condition()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Keep the spans."""
+        with self._arrived:
+            result = super().export(spans)
+            self._arrived.notify_all()
+            return result
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until a condition on the spans holds; seconds."""
+        with self._arrived:
+            return self._arrived.wait_for(condition, timeout)
 
 
 class Recording:
@@ -30,7 +52,7 @@ class Recording:
         limits: SpanLimits | None = None,
         resource: Any = None,
     ) -> None:
-        self.exporter = InMemorySpanExporter()
+        self.exporter = Waiting()
         self.provider = TracerProvider(sampler=sampler, span_limits=limits, resource=resource, shutdown_on_exit=False)
         if ours:
             self.provider.add_span_processor(EndUserSpanProcessor(roots=roots))
@@ -45,6 +67,15 @@ class Recording:
     def spans(self) -> tuple[ReadableSpan, ...]:
         """The spans that have ended."""
         return tuple(self.exporter.get_finished_spans())
+
+    def wait_for_roots(self, count: int) -> tuple[ReadableSpan, ...]:
+        """Wait until `count` local roots have ended; a server's span ends after the client has its response."""
+
+        def local_roots() -> tuple[ReadableSpan, ...]:
+            return tuple(span for span in self.spans if span.parent is None or span.parent.is_remote)
+
+        assert self.exporter.wait_for(lambda: len(local_roots()) >= count, 30), f"{len(local_roots())} of {count}"
+        return local_roots()
 
     def named(self, name: str) -> ReadableSpan:
         """The one span of that name."""

@@ -130,12 +130,12 @@ class TestPlainSdk:
         assert [identity(span) for span in sdk.roots("list id")] == [{}]
 
 
-@pytest.fixture(scope="module", params=["openinference", "genai"])
+@pytest.fixture(scope="module", params=["openinference", "genai", "openai-v2"])
 def model_calls(request: pytest.FixtureRequest) -> Passage:
-    """A program whose OpenAI calls are traced by OpenInference, then by the OpenTelemetry GenAI instrumentation."""
+    """A program whose OpenAI calls are traced by OpenInference, then by two generations of OpenTelemetry's own."""
     python: str | Path = sys.executable
     variables: dict[str, str] = {}
-    if request.param == "genai":
+    if request.param == "openai-v2":
         try:
             python = GENAI_INSTRUMENTATION.python()
         except PeerUnavailableError as error:

@@ -3,10 +3,11 @@
 #
 #     tests/wheel/check.sh PYTHON
 #
-# PYTHON has pip (25 or newer); everything is built and installed in a temporary folder.
+# PYTHON is a command or a path, and has pip 22.3 or newer; everything is built and installed in a temporary folder.
 set -euo pipefail
 
-python=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+python=$(command -v "${1:?usage: tests/wheel/check.sh PYTHON}")
+python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python")
 sources=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

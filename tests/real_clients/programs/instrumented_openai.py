@@ -1,6 +1,6 @@
 """A program whose OpenAI calls are traced by an instrumentation, named in the first argument.
 
-    python instrumented_openai.py openinference|genai http://127.0.0.1:MODEL/v1 http://127.0.0.1:WITNESS
+    python instrumented_openai.py openinference|genai|openai-v2 http://127.0.0.1:MODEL/v1 http://127.0.0.1:WITNESS
 
 Run with the standard OTEL_EXPORTER_OTLP_* variables; it sends its traces there, the same to the witness, and ends.
 """
@@ -20,6 +20,8 @@ provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
 provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=sys.argv[3])))
 if sys.argv[1] == "openinference":
     from openinference.instrumentation.openai import OpenAIInstrumentor
+elif sys.argv[1] == "genai":
+    from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
 else:
     from opentelemetry.instrumentation.openai_v2 import OpenAIInstrumentor
 OpenAIInstrumentor().instrument(tracer_provider=provider)

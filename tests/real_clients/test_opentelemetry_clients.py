@@ -20,6 +20,9 @@ from support.otlp_sink import OtlpSink, attributes
 from support.peer_environments import GENAI_INSTRUMENTATION, PeerUnavailableError
 from support.processor_process import processor_process
 
+# The first test of a new machine installs packages.
+pytestmark = pytest.mark.timeout(600)
+
 PROGRAMS = Path(__file__).parent / "programs"
 REPOSITORY = Path(__file__).resolve().parents[2]
 ID, METADATA, SOURCE = "neatlogs.end_user.id", "neatlogs.end_user.metadata", "neatlogs.end_user.source"

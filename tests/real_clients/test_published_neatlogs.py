@@ -20,6 +20,9 @@ from support.peer_environments import NEATLOGS_1_4_0, NEATLOGS_1_4_27, Peer, Pee
 from support.processor_process import processor_process
 from support.recording_http import RecordedRequest, recording_http_server
 
+# The first test of a new machine installs packages.
+pytestmark = pytest.mark.timeout(600)
+
 PROGRAMS = Path(__file__).parent / "programs"
 ID, METADATA, SOURCE = "neatlogs.end_user.id", "neatlogs.end_user.metadata", "neatlogs.end_user.source"
 NAMESPACE = "neatlogs.end_user"

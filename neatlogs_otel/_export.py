@@ -149,7 +149,8 @@ class OwnExport(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Export what is queued."""
         batch = self._batch
-        return batch is None or batch.force_flush(timeout_millis)
+        # Older releases of the SDK return None, and mean that it went well.
+        return batch is None or batch.force_flush(timeout_millis) is not False
 
 
 def _bounded(attributes: Mapping[str, Any], dropped: int) -> BoundedAttributes:

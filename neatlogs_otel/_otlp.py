@@ -33,12 +33,13 @@ def make_exporter(endpoint: Endpoint, *, api_key: str | None, headers: Mapping[s
     if endpoint.is_ours:
         # Never empty: without any header of ours the gRPC exporter would take those of the standard variables.
         own = {_CLIENT_HEADER: f"neatlogs-otel/{SCOPE_VERSION}"} | ({API_KEY_HEADER: api_key} if api_key else {}) | own
+    elif own:
+        # Given headers replace those of the standard variables in some exporters; there they are wanted besides.
+        own = _standard_headers() | own
     # Imported here, because each of the two brings a network library of its own.
     if endpoint.protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        if own and not endpoint.is_ours:
-            own = _standard_headers() | own
         return GrpcExporter(endpoint=endpoint.url, insecure=endpoint.insecure, headers=own or None)
     import requests
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
@@ -53,7 +54,7 @@ def make_exporter(endpoint: Endpoint, *, api_key: str | None, headers: Mapping[s
             return super().send(request, **kwargs)
 
     session = _OwnHeaders() if endpoint.is_ours and _standard_headers() else None
-    return HttpExporter(endpoint=endpoint.url, headers=own, session=session)
+    return HttpExporter(endpoint=endpoint.url, headers=own or None, session=session)
 
 
 def span_processors(provider: object) -> Iterator[object]:

@@ -168,6 +168,12 @@ class _Method(_ObjectProxy):  # type: ignore[misc]
         name = self._self_name.rpartition(".")[0] or self._self_name
         return _client(built, name, self._self_libraries) if _belongs(built, self._self_libraries) else built
 
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, self.__wrapped__)
+
+    def __subclasscheck__(self, subclass: Any) -> bool:
+        return issubclass(subclass, self.__wrapped__)
+
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         # A wrapped function that is a class's attribute binds as any function does.
         bound = self.__wrapped__.__get__(instance, owner)

@@ -123,8 +123,8 @@ def current_end_user() -> EndUser | None:
     """The end user of the trace that is open here; where none is open, the one that a trace opened here would get.
 
     Returns:
-        `None` where there is none, and where this process does not know it: the trace was started by another service,
-        or its provider has no `EndUserSpanProcessor`.
+        `None` where there is none, and where this process does not know it: the trace is not recorded (sampled out),
+        was started by another service, or its provider has no `EndUserSpanProcessor`.
     """
     here = trace_api.get_current_span().get_span_context()
     if here.is_valid:

@@ -112,7 +112,7 @@ class EndUser:
         warn_once(
             "id_refused",
             place,
-            "%s of %s is refused, because %s. The trace gets no end user from any source.",
+            "%s of %s is refused, because %s. No other source stands in for it.",
             what,
             place,
             _reason(error),
@@ -171,7 +171,7 @@ def encode_session(session_id: object, *, place: str) -> str | None:
         warn_once(
             "session_refused",
             place,
-            "session_id of %s is refused, because %s. The trace gets no session from any source.",
+            "session_id of %s is refused, because %s. No other source stands in for it.",
             place,
             _reason(error),
         )

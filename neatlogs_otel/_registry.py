@@ -78,6 +78,7 @@ class _Registry:
     def of_trace(self, trace_id: int) -> list[OpenRoot]:
         """The open local roots of a trace."""
         with self._lock:
+            self._forget_collected()
             return list(self._by_trace.get(trace_id, {}).values())
 
     def has_ended(self, trace_id: int) -> bool:

@@ -74,10 +74,11 @@ class OpenSpan:
             if self._block.root is not None:
                 self._block.root.restore()
             self.span.end()
-            if self._own_root is not None:
-                _registry.registry.close(self.span.get_span_context())
         except Exception as error:  # noqa: BLE001 - some other span processor's error
             warn_once("end_failed", self.place, "%s while ending %s.", type(error).__name__, self.place)
+        finally:
+            if self._own_root is not None:
+                _registry.registry.close(self.span.get_span_context())
 
 
 def open_span(

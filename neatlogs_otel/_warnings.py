@@ -30,7 +30,8 @@ class _Said:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.places: set[object] = set()
+        # Hashes, because a place may hold a span's name, which has no bound.
+        self.places: set[int] = set()
         self.counts: Counter[str] = Counter()
         self.window_started = 0.0
         self.in_window = 0
@@ -90,7 +91,7 @@ def _may_speak(topic: str, place: object) -> int | None:
     said = _said
     with said.lock:
         said.counts[topic] += 1
-        key = (topic, place)
+        key = hash((topic, place))
         if key in said.places or len(said.places) >= MAX_PLACES:
             return None
         now = time.monotonic()

@@ -210,14 +210,14 @@ def _plain(value: object) -> Any:
 def _wire_json(value: object) -> Any:
     """An attribute value (which the SDK has cleaned already) by protobuf's JSON mapping."""
     if isinstance(value, Mapping):
-        return {key: _wire_json(item) for key, item in value.items()}
+        return {str(key): _wire_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_wire_json(item) for item in value]
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 def _key(key: object) -> str:

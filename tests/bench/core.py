@@ -1,0 +1,51 @@
+"""What the rule costs in one process: the core beside decoding, editing and encoding, on the same bytes in turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+from neatlogs_processor.core.policy import EndUserPolicy
+from neatlogs_processor.core.traces import enforce_traces
+from tests.bench.payloads import IDENTITIES, KINDS, request
+from tests.bench.rivals import decode_edit_encode
+
+ROUNDS = 15
+SPANS_A_ROUND = 2048
+_POLICY = EndUserPolicy()
+
+
+def run() -> list[tuple[str, int, str, float, float, float]]:
+    """Measure every shape.
+
+    Returns:
+        Kind, spans a batch, where identity is, and CPU-seconds a million spans: of decode + edit + encode, of the core,
+        and of a search for the namespace alone.
+    """
+    rows = []
+    for kind in KINDS:
+        for spans in (16, 512):
+            for identity in IDENTITIES:
+                body = request(kind, spans, identity)
+                jobs: list[Callable[[], object]] = [
+                    lambda body=body: decode_edit_encode(body),
+                    lambda body=body: enforce_traces(body, _POLICY),
+                    lambda body=body: body.find(b"neatlogs.end_user of nobody"),
+                ]
+                times = _interleaved(jobs, SPANS_A_ROUND // spans)
+                rows.append((kind, spans, identity, *(seconds / SPANS_A_ROUND * 1e6 for seconds in times)))
+    return rows
+
+
+def _interleaved(jobs: list[Callable[[], object]], times: int) -> list[float]:
+    """The median CPU-seconds that each job takes for `times` calls, measured in turns."""
+    taken: list[list[float]] = [[] for _ in jobs]
+    for turn in range(ROUNDS + 1):
+        for at, job in enumerate(jobs):
+            began = time.process_time()
+            for _ in range(times):
+                job()
+            if turn:
+                taken[at].append(time.process_time() - began)
+    return [median(one) for one in taken]

@@ -77,6 +77,11 @@ class Recording:
         assert self.exporter.wait_for(lambda: len(local_roots()) >= count, 30), f"{len(local_roots())} of {count}"
         return local_roots()
 
+    def wait_for_span(self, name: str) -> ReadableSpan:
+        """Wait until the one span of that name has ended; work after a response ends later than the root."""
+        assert self.exporter.wait_for(lambda: any(span.name == name for span in self.spans), 30), f"no span {name!r}"
+        return self.named(name)
+
     def named(self, name: str) -> ReadableSpan:
         """The one span of that name."""
         found = [span for span in self.spans if span.name == name]

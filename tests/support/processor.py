@@ -15,7 +15,7 @@ from typing import Any
 from neatlogs_processor.service import Service
 from neatlogs_processor.settings import load
 
-LIMIT = 30
+LIMIT = 60
 """Seconds after which a wait is a failure."""
 
 _READY = re.compile(r"is ready: OTLP/gRPC on ([^\s,]+)")

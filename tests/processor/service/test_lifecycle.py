@@ -17,6 +17,8 @@ from support.spans import child, request, root
 from support.upstream import SERVICES, Reply, Upstream, export, refused
 
 ANY_PORT = ("--grpc-listen", "127.0.0.1:0")
+# Tests end requests themselves; no timer does it for them on a busy machine.
+PATIENT = ("--upstream-timeout", "10m", *ANY_PORT)
 
 
 async def test_a_newcomer_sees_where_it_listens_what_to_try_and_each_trace() -> None:
@@ -48,10 +50,10 @@ async def test_a_signal_lets_requests_in_flight_finish(number: signal.Signals) -
     accept = asyncio.Event()
     async with (
         Upstream(Reply(after=accept)) as upstream,
-        program("--upstream-endpoint", upstream.endpoint, *ANY_PORT, "--shutdown-timeout", "60s") as started,
+        program("--upstream-endpoint", upstream.endpoint, *PATIENT, "--shutdown-timeout", "60s") as started,
     ):
         address = await started.ready()
-        in_flight = asyncio.create_task(export(address, request(root())))
+        in_flight = asyncio.create_task(export(address, request(root()), timeout=None))
         await upstream.wait_for(1)
         started.kill(number)
         await started.line(f"{number.name}: finishing")
@@ -71,10 +73,10 @@ async def test_a_request_that_outlasts_the_shutdown_limit_is_not_acknowledged() 
     never = asyncio.Event()
     async with (
         Upstream(Reply(after=never)) as upstream,
-        program("--upstream-endpoint", upstream.endpoint, *ANY_PORT, "--shutdown-timeout", "100ms") as started,
+        program("--upstream-endpoint", upstream.endpoint, *PATIENT, "--shutdown-timeout", "100ms") as started,
     ):
         address = await started.ready()
-        in_flight = asyncio.create_task(refused(address, request(root())))
+        in_flight = asyncio.create_task(refused(address, request(root()), timeout=None))
         await upstream.wait_for(1)
         started.kill(signal.SIGTERM)
         error = await in_flight
@@ -91,9 +93,9 @@ async def test_a_second_signal_ends_at_once(number: signal.Signals) -> None:
     never = asyncio.Event()
     async with (
         Upstream(Reply(after=never)) as upstream,
-        program("--upstream-endpoint", upstream.endpoint, *ANY_PORT, "--shutdown-timeout", "1h") as started,
+        program("--upstream-endpoint", upstream.endpoint, *PATIENT, "--shutdown-timeout", "1h") as started,
     ):
-        in_flight = asyncio.create_task(refused(await started.ready(), request(root())))
+        in_flight = asyncio.create_task(refused(await started.ready(), request(root()), timeout=None))
         await upstream.wait_for(1)
         started.kill(number)
         await started.line(f"{number.name}: finishing")

@@ -179,7 +179,7 @@ async def test_the_sdk_s_exporter_waits_as_told_and_delivers() -> None:
     reply = refusal(grpc.StatusCode.UNAVAILABLE, retry_after=1)
     async with (
         Upstream(reply, Reply()) as upstream,
-        running(upstream_endpoint=upstream.endpoint, upstream_timeout="500ms") as processor,
+        running(upstream_endpoint=upstream.endpoint, upstream_timeout="900ms") as processor,
     ):
 
         def application() -> None:

@@ -7,6 +7,7 @@ name of the library that they instrument.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import threading
 from collections.abc import Iterable
@@ -46,7 +47,8 @@ _INSTALLABLE = {
 # Entry points that are not named after the package whose classes a client has.
 _OTHER_NAMES = {"botocore": ("bedrock",), "langchain_core": ("langchain",)}
 
-_lock = threading.Lock()
+_LOCK_SECONDS = 10.0
+_lock = threading.RLock()
 _seen: set[frozenset[str]] = set()
 
 
@@ -63,11 +65,19 @@ def activate_instrumentor(target: Any) -> None:
     install.
     """
     try:
-        names = _names(_modules(target))
-        with _lock:
-            if names and frozenset(names) not in _seen:
-                _seen.add(frozenset(names))
-                _activate(names)
+        names = frozenset(_names(_modules(target)))
+        if not names or names in _seen:
+            return
+        # Activating imports modules, and a module may wrap a client while it is imported, in this thread or in another
+        # one. So the lock is reentrant and nobody waits for it forever; at worst an instrumentor says "already active".
+        locked = _lock.acquire(timeout=_LOCK_SECONDS)
+        try:
+            if names not in _seen:
+                _seen.add(names)
+                _activate(_names(_modules(target)))
+        finally:
+            if locked:
+                _lock.release()
     except Exception as error:  # noqa: BLE001 - the client must work without it
         warn_once("instrumentor", type(error), "%s while looking for an instrumentor.", type(error).__name__)
 
@@ -155,3 +165,12 @@ def _names(modules: Iterable[str]) -> list[str]:
         if parts[0] not in _FOUNDATIONS | _FRAMEWORKS:
             names.update(dict.fromkeys("_".join(parts[:length]) for length in (1, 2)))
     return list(names)
+
+
+def _after_fork() -> None:
+    global _lock  # Another thread of the parent may have held it.
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

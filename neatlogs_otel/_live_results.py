@@ -18,6 +18,7 @@ from opentelemetry import context as context_api
 
 from neatlogs_otel._calls import OpenCall
 from neatlogs_otel._context import Attached
+from neatlogs_otel._warnings import warn_once
 
 _CLOSING = frozenset({"close", "aclose"})
 _STEPPING = frozenset({"send", "throw", "asend", "athrow"})
@@ -25,11 +26,17 @@ _STEPPING = frozenset({"send", "throw", "asend", "athrow"})
 
 def finish(call: OpenCall, result: Any) -> Any:
     """Hand out what a call returned: as it is, with the call ended, or as a proxy that keeps the call open."""
-    if not _outlives(result):
-        call.end()
-        return result
-    call.keep_open()
-    return _linked(call, result)
+    try:
+        if _outlives(result):
+            call.keep_open()
+            return _linked(call, result)
+    except Exception as error:  # noqa: BLE001 - a class that cannot be proxied; its object must still arrive
+        kind = type(result).__name__
+        warn_once(
+            "wrap_result", kind, "The root span of a call that returned a %s ends now (%s).", kind, type(error).__name__
+        )
+    call.end()
+    return result
 
 
 def _linked(call: OpenCall, result: Any) -> Any:

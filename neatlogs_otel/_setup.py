@@ -88,6 +88,9 @@ def init(
     once: an application that sets one of its own must do so *before* `init()`, or OpenTelemetry refuses it with the
     warning "Overriding of current TracerProvider is not allowed".
 
+    The service's name is that of the provider's resource: `OTEL_SERVICE_NAME`, as anywhere in OpenTelemetry. Batching,
+    timeouts, compression and certificates follow the standard variables too.
+
     Calling it again replaces the settings of the first call (a provider that it made keeps its resource), with a
     warning. It also works after `shutdown()`.
 

@@ -110,17 +110,22 @@ class _Client(_ObjectProxy):  # type: ignore[misc]
         value = super().__getattr__(name)
         if name.startswith("_"):
             return value
+        try:
+            return self._self_part(name, value)
+        except Exception:  # noqa: BLE001 - an attribute that cannot be examined is handed out as it is
+            return value
+
+    def _self_part(self, name: str, value: Any) -> Any:
         part = self._self_parts.get(name)
         if part is not None and part.__wrapped__ is value:
             return part
         if inspect.isroutine(value):
             builds = name in _WITHOUT_ROOT or name.startswith(_COPY_PREFIX)
             return _Method(value, f"{self._self_name}.{name}", self._self_libraries, builds=builds)
-        if _is_resource(value, self._self_libraries):
-            part = _client(value, f"{self._self_name}.{name}", self._self_libraries)
-            self._self_parts[name] = part
-            return part
-        return value
+        if not _is_resource(value, self._self_libraries):
+            return value
+        part = self._self_parts[name] = _client(value, f"{self._self_name}.{name}", self._self_libraries)
+        return part
 
     def __enter__(self) -> Any:
         entered = self.__wrapped__.__enter__()

@@ -6,7 +6,8 @@
         sink.wait_for_spans(1)
         assert sink.requests[0].headers["x-api-key"] == "..."
 
-`sink.answer(status)` sets what every later request is answered with.
+`sink.answer(...)` sets what every later request is answered with; between `sink.hold()` and `sink.release()` requests
+arrive and are not answered.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class OtlpSink:
         self._changed = threading.Condition()
         self._grpc_status: grpc.StatusCode | None = None
         self._http_status = 200
+        self._may_answer = threading.Event()
+        self._may_answer.set()
         self._grpc = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
         add_TraceServiceServicer_to_server(_Servicer(self), self._grpc)  # type: ignore[no-untyped-call]  # generated code
         self.grpc_port = self._grpc.add_insecure_port("127.0.0.1:0")
@@ -100,6 +103,7 @@ class OtlpSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.release()
         self._grpc.stop(None).wait(WAIT_SECONDS)
         self._http.shutdown()
         self._http_thread.join(WAIT_SECONDS)
@@ -108,6 +112,14 @@ class OtlpSink:
     def answer(self, *, grpc_status: grpc.StatusCode | None = None, http_status: int = 200) -> None:
         """Answer every later request with these statuses; no arguments: accept again."""
         self._grpc_status, self._http_status = grpc_status, http_status
+
+    def hold(self) -> None:
+        """Let later requests wait for their answers, until `release()` or the end of the sink."""
+        self._may_answer.clear()
+
+    def release(self) -> None:
+        """Answer what waits, and everything later at once."""
+        self._may_answer.set()
 
     @property
     def requests(self) -> list[Received]:
@@ -142,6 +154,7 @@ class OtlpSink:
         with self._changed:
             self._received.append(received)
             self._changed.notify_all()
+        self._may_answer.wait(10 * WAIT_SECONDS)
 
 
 class _Servicer(TraceServiceServicer):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,11 +43,8 @@ class Proxy:
     rate: list[float] = field(default_factory=list)
 
 
-def run(
-    shapes: list[tuple[Kind, int, Identity]], *, spans_a_round: int
-) -> list[tuple[str, int, str, dict[str, Proxy]]]:
+def run(shapes: list[tuple[Kind, int, Identity]], *, spans_a_round: int) -> Iterator[Row]:
     """Measure every proxy on every shape; a sink and the proxies are started anew for each shape."""
-    rows = []
     for kind, spans, identity in shapes:
         with ExitStack() as stack:
             sink = _start(stack, [sys.executable, "-m", "tests.bench.proxies", "sink"])

@@ -113,14 +113,13 @@ def usual_attribute(buf: bytes, tag: int, start: int, end: int, hit: int) -> Fou
     key = start + 2
     key_end = key + length
     if buf[start] == 0x0A and length < 0x80 and key_end + 1 < end and buf[key_end] == 0x12:
-        value = key_end + 2
         size = buf[key_end + 1]
+        value = key_end + 2
         if size > 0x7F:
             size, value = read_varint(buf, key_end + 1, end)
         if value + size == end:
-            if hit == key and (
-                length == _NAMESPACE_SIZE or (length > _NAMESPACE_SIZE and buf[key + _NAMESPACE_SIZE] == 0x2E)
-            ):
+            dotted = length > _NAMESPACE_SIZE and buf[key + _NAMESPACE_SIZE] == 0x2E
+            if hit == key and (dotted or length == _NAMESPACE_SIZE):
                 return tag, tag + 1, start, end, buf[key:key_end], None
             return None
     return look_at(buf, tag, tag + 1, start, end)

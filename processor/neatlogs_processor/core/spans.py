@@ -99,33 +99,38 @@ def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
                 pos += 10
     while pos < end:
         tag = buf[pos]
-        if tag == 0x4A or tag == 0x5A or tag == 0x6A:  # noqa: PLR1714, RUF100 - twice as fast as a set, in the hottest line
+        if tag == 0x4A:
             length = buf[pos + 1]
             if length < 0x80:
+                after = pos + 2 + length
+                if after <= hit:
+                    pos = after
+                    continue
                 inner = pos + 2
-            elif buf[pos + 2] < 0x80:
-                length = length & 0x7F | buf[pos + 2] << 7
-                inner = pos + 3
             else:
-                length, inner = read_varint(buf, pos + 1, end)
-            after = inner + length
+                high = buf[pos + 2]
+                if high < 0x80:
+                    inner = pos + 3
+                    after = inner + (length & 0x7F | high << 7)
+                else:
+                    length, inner = read_varint(buf, pos + 1, end)
+                    after = inner + length
+                if after <= hit:
+                    pos = after
+                    continue
+            if hit < inner:
+                hit = find_namespace(buf, inner)
             if hit < after:
-                if hit < inner:
-                    hit = find_namespace(buf, inner)
-                if hit < after:
-                    if tag == 0x4A:
-                        found = usual_attribute(buf, pos, inner, after, hit)
-                        if found is None:
-                            pass
-                        elif found[5] is None or in_namespace(found[4]):
-                            attributes.append(found)
-                        else:
-                            nested.append((SPAN.attributes, pos, pos + 1, inner, after))
-                    else:
-                        nested.append((tag >> 3, pos, pos + 1, inner, after))
-                    hit = find(NAMESPACE, after)
-                    if hit < 0:
-                        hit = NO_HIT
+                found = usual_attribute(buf, pos, inner, after, hit)
+                if found is None:
+                    pass
+                elif found[5] is None or in_namespace(found[4]):
+                    attributes.append(found)
+                else:
+                    nested.append((SPAN.attributes, pos, pos + 1, inner, after))
+                hit = find(NAMESPACE, after)
+                if hit < 0:
+                    hit = NO_HIT
             pos = after
         elif tag == 0x30 and not seen & 0b111000000 and pos + _TIMES.size <= end:
             seen |= 0b1000000
@@ -135,6 +140,15 @@ def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
                 pos += 20
             else:
                 _, pos = read_varint(buf, pos + 1, end)
+        elif tag == 0x5A or tag == 0x6A:
+            length, inner = read_varint(buf, pos + 1, end)
+            after = inner + length
+            if hit < inner:
+                hit = find_namespace(buf, inner)
+            if hit < after:
+                nested.append((tag >> 3, pos, pos + 1, inner, after))
+                hit = find_namespace(buf, after)
+            pos = after
         else:
             bit = 1 << (tag >> 3)
             if tag in _LEN_ONCE:

@@ -169,7 +169,9 @@ def usual_owner(buf: bytes, found: list[Found]) -> str | None:
     end_user_id = None
     keys = set()
     for _, _, start, end, key, plain in found:
-        text = None if plain is not None else _usual_string(buf, start, end, key)
+        if plain is not None:
+            return None
+        text = _usual_string(buf, start, end, key)
         if text is None:
             return None
         keys.add(key)

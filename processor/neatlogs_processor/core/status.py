@@ -21,8 +21,12 @@ from neatlogs_processor.errors import (
     MalformedOtlpError,
     NoDestinationError,
     OverloadedError,
+    PermissionDeniedError,
     ProcessorError,
+    RateLimitedError,
     RequestTooLargeError,
+    SlowRequestError,
+    UnauthenticatedError,
     UpstreamRejectedError,
     UpstreamUnavailableError,
 )
@@ -121,6 +125,17 @@ class Answer:
         """The value of HTTP's `Retry-After`: whole seconds, rounded up."""
         return None if self.retry_after is None else str(max(1, math.ceil(self.retry_after)))
 
+    @property
+    def http_headers(self) -> dict[str, str]:
+        """The headers that HTTP asks for beside this status; names in lower case."""
+        headers: dict[str, str] = {}
+        if self.retry_after_header is not None:
+            headers["retry-after"] = self.retry_after_header
+        if self.http_status == 401:
+            # https://www.rfc-editor.org/rfc/rfc9110#name-401-unauthorized: a 401 has to say how to authenticate.
+            headers["www-authenticate"] = "Bearer"
+        return headers
+
 
 def answer(error: ProcessorError) -> Answer:
     """Return what the client is told about an error.
@@ -133,8 +148,17 @@ def answer(error: ProcessorError) -> Answer:
     details: bytes | None = None
     if isinstance(error, ExportError):
         code, retry_after, details = GrpcCode(error.grpc_code), error.retry_after, error.details
+    elif isinstance(error, RateLimitedError):
+        # Together with RetryInfo this code is retryable; HTTP says 429.
+        code, retry_after = GrpcCode.RESOURCE_EXHAUSTED, error.retry_after
     elif isinstance(error, OverloadedError):
         code, retry_after = GrpcCode.UNAVAILABLE, error.retry_after
+    elif isinstance(error, UnauthenticatedError):
+        code = GrpcCode.UNAUTHENTICATED
+    elif isinstance(error, PermissionDeniedError):
+        code = GrpcCode.PERMISSION_DENIED
+    elif isinstance(error, SlowRequestError):
+        code = GrpcCode.DEADLINE_EXCEEDED
     elif isinstance(error, MalformedOtlpError):
         code = GrpcCode.INVALID_ARGUMENT
     elif isinstance(error, RequestTooLargeError):
@@ -146,7 +170,9 @@ def answer(error: ProcessorError) -> Answer:
     message = _cut(str(error))
     if details is None or len(details) > MAX_DETAILS_BYTES:
         details = _details(code, message, retry_after)
-    if error.retryable:
+    if isinstance(error, SlowRequestError):
+        http_status = 408
+    elif error.retryable:
         http_status = _HTTP_OF_RETRYABLE.get(code, 503)
     else:
         http_status = _HTTP_OF_REFUSAL.get(code, 500)

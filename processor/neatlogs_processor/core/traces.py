@@ -24,6 +24,8 @@ from neatlogs_processor.core.policy import (
 )
 from neatlogs_processor.core.schema import (
     END_USER_ID,
+    END_USER_METADATA,
+    END_USER_SOURCE,
     EVENT,
     LEN,
     LINK,
@@ -60,6 +62,7 @@ from neatlogs_processor.errors import MalformedOtlpError
 
 _PLACES: Final = tuple(Place)
 _CHILD, _EVENT, _LINK, _SCOPE = range(len(_PLACES))
+_TEXT: Final = {key: key.decode() for key in (END_USER_ID, END_USER_METADATA, END_USER_SOURCE)}
 
 
 def enforce_traces(body: bytes, policy: EndUserPolicy) -> Enforced:
@@ -245,7 +248,8 @@ class _Enforcement:
             plain = canonical(SPAN, editor.buf[start:end])
             inner = Editor(plain)
             self._parts(inner, scan_span(plain, 0, len(plain), find_namespace(plain, 0)), 0, len(plain))
-            _put(editor, header, start, end, inner.result())
+            # Once more, because the official writer puts fields of a wrong wire type behind what was just added.
+            _put(editor, header, start, end, canonical(SPAN, inner.result()))
         elif usual and not owner:
             if attributes:
                 editor.cut_from(header, start, end, attributes)
@@ -343,9 +347,14 @@ class _Enforcement:
         else:
             trace_id, span_id, name = describe_span(buf, start, end)
         service = self._service_name()
-        for attribute in removed[:room]:
-            key = attribute[4].decode("utf-8", "replace")
-            self._overrides.append(Override(trace_id, span_id, service, name, _PLACES[place], key))
+        which = _PLACES[place]
+        # As NamedTuple itself does it, without the call in between: a small batch of overrides is mostly this line.
+        self._overrides += [
+            tuple.__new__(
+                Override, (trace_id, span_id, service, name, which, _TEXT.get(key) or key.decode("utf-8", "replace"))
+            )
+            for _, _, _, _, key, _ in removed[:room]
+        ]
 
     def _service_name(self) -> str:
         if self._service is None:

@@ -186,32 +186,28 @@ class OpenRoot:
         self.standing = resolved
         attributes = _attributes(span)
         wanted: dict[str, AttributeValue] = {}
-        if resolved is not None:
-            metadata = resolved.metadata_json
-            if metadata is None and conventions.END_USER_METADATA in attributes:
-                metadata = "{}"  # OpenTelemetry cannot delete an attribute.
-            if resolved.refused:
-                # An empty id is no id, and covers one that stands on the span. It would not keep away a default on the
-                # resource, which lands on roots without an id; a value that is no string at all does.
-                if RANK["resource"] in self._claims:
-                    wanted = {conventions.END_USER_SOURCE: resolved.source, conventions.END_USER_ID: False}
-                elif conventions.END_USER_ID in attributes:
-                    wanted = {conventions.END_USER_SOURCE: resolved.source, conventions.END_USER_ID: ""}
-            else:
-                if resolved.source:
-                    wanted[conventions.END_USER_SOURCE] = resolved.source
-                if resolved.id is not None:
-                    wanted[conventions.END_USER_ID] = resolved.id
-            if metadata is not None and (wanted or not resolved.refused):
-                wanted = {conventions.END_USER_METADATA: metadata, **wanted}
         session = self._session(resolved, attributes)
         if session is not None:
-            wanted = {conventions.SESSION_ID: session, **wanted}
-        # The id comes last: where a count limit evicts the oldest attribute, it is the one that stays.
+            wanted[conventions.SESSION_ID] = session
+        if resolved is not None:
+            wanted.update(self._refusal(resolved, attributes) if resolved.refused else _written(resolved, attributes))
         for key, value in wanted.items():
             if attributes.get(key) != value:
                 span.set_attribute(key, value)
             self._stamped[key] = value
+
+    def _refusal(self, refused: EndUser, attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
+        """What covers an identity that stands on the span, or would come from its resource; nothing where none does."""
+        nobody: AttributeValue
+        if RANK["resource"] in self._claims:
+            # An empty id would not keep a default on the resource away; a value that is no string at all does.
+            nobody = False
+        elif conventions.END_USER_ID in attributes:
+            nobody = ""
+        else:
+            return {}
+        metadata = {conventions.END_USER_METADATA: "{}"} if conventions.END_USER_METADATA in attributes else {}
+        return {**metadata, conventions.END_USER_SOURCE: refused.source, conventions.END_USER_ID: nobody}
 
     def _session(self, resolved: EndUser | None, attributes: Mapping[str, Any]) -> str | None:
         if self._sessions:
@@ -262,6 +258,20 @@ class OpenRoot:
 def _attributes(span: Any) -> Mapping[str, Any]:
     found: Mapping[str, Any] | None = getattr(span, "attributes", None)
     return found if found is not None else {}
+
+
+def _written(end_user: EndUser, attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    """The end user as attributes; the id last, because where a count limit evicts the oldest, the last one stays."""
+    written: dict[str, AttributeValue] = {}
+    if end_user.metadata_json is not None:
+        written[conventions.END_USER_METADATA] = end_user.metadata_json
+    elif conventions.END_USER_METADATA in attributes:
+        written[conventions.END_USER_METADATA] = "{}"  # OpenTelemetry cannot delete an attribute.
+    if end_user.source:
+        written[conventions.END_USER_SOURCE] = end_user.source
+    if end_user.id is not None:
+        written[conventions.END_USER_ID] = end_user.id
+    return written
 
 
 def _end_user_in(attributes: Mapping[str, Any], source: str) -> EndUser | None:

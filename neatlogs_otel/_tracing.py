@@ -10,7 +10,7 @@ from uuid import UUID
 
 from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import INVALID_SPAN, Span, Status, StatusCode
 
 from neatlogs_otel import _registry, conventions
 from neatlogs_otel._capture import Mask, masked
@@ -89,7 +89,6 @@ def open_span(
     declared: Declaration | None = None,
     mask: Mask | None = None,
     attributes: Mapping[str, Any] | None = None,
-    span_kind: SpanKind = SpanKind.INTERNAL,
 ) -> OpenSpan:
     """Start a span in the current context and settle what it declares. Never raises.
 
@@ -101,9 +100,9 @@ def open_span(
         mask: Covers the content that the shim captures on this span and on spans opened by `trace()` and `@span`
             inside it.
         attributes: Attributes of the application; they are content, so they pass the masks.
-        span_kind: OpenTelemetry's kind.
     """
     declared = declared or Declaration()
+    attributes = attributes or {}
     parent = trace_api.get_current_span().get_span_context()
     enclosing = open_block(parent.trace_id) if parent.is_valid else None
     masks = ((mask,) if mask is not None else ()) + (enclosing.masks if enclosing is not None else ())
@@ -111,16 +110,19 @@ def open_span(
     root: OpenRoot | None = None
     span: Span = INVALID_SPAN
     try:
-        content = masked(_without_identity(attributes, parent, place), masks, place=place)
+        raw_identity_counts = not parent.is_valid and declared.end_user is None
+        content = masked(
+            attributes if raw_identity_counts else _without_identity(attributes, place), masks, place=place
+        )
         kinds = {conventions.SPAN_KIND: kind.lower(), conventions.OPENINFERENCE_SPAN_KIND: kind.upper()}
         context = with_declaration(declared)
         try:
-            span = tracer().start_span(name, context=context, kind=span_kind, attributes={**content, **kinds})
+            span = tracer().start_span(name, context=context, attributes={**content, **kinds})
         except Exception as error:
             if not content:
                 raise
             _say_dropped(place, error)
-            span = tracer().start_span(name, context=context, kind=span_kind, attributes=kinds)
+            span = tracer().start_span(name, context=context, attributes=kinds)
         root = settle(
             span,
             parent,
@@ -317,18 +319,16 @@ def _checked_tags(tags: object, place: str) -> str | None:
         return None
 
 
-def _without_identity(attributes: Mapping[str, Any] | None, parent: SpanContext, place: str) -> Mapping[str, Any]:
-    """The attributes, for a child without the identity namespace, which a child cannot carry."""
-    if not attributes:
-        return {}
-    found = [key for key in attributes if conventions.is_identity_key(key)] if parent.is_valid else []
+def _without_identity(attributes: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    """The attributes without the identity namespace: a child cannot carry it, and the parameters come first."""
+    found = [key for key in attributes if conventions.is_identity_key(key)]
     if not found:
         return attributes
     warn_once(
         "override_ignored",
         ("attributes", place),
-        "The identity attributes of %s have no effect: only a trace's root span carries the end user. "
-        "Use end_user_id=... instead.",
+        "The identity attributes of %s have no effect: only a trace's root span carries the end user, and what "
+        "end_user_id=... names comes first. Use that instead.",
         place,
     )
     return {key: value for key, value in attributes.items() if key not in found}

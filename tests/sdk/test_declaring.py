@@ -273,6 +273,33 @@ def test_identity_attributes_on_a_child(recorded, said) -> None:
     assert said.once("trace('chat')", "end_user_id=")
 
 
+def test_identity_attributes_beside_the_parameter(recorded, said) -> None:
+    """On a root, identity attributes stay as they are; beside end_user_id=... they are left out with a warning."""
+    with neatlogs.trace("by attribute", **{"neatlogs.end_user.id": "alice"}):
+        pass
+    assert said.nothing()
+    with neatlogs.trace("by both", end_user_id="bob", **{"neatlogs.end_user.id": "mallory"}):
+        pass
+    assert recorded.identity("by attribute") == ("alice", None, None)
+    assert recorded.identity("by both") == ("bob", None, "trace")
+    assert said.once("trace('by both')", "end_user_id=")
+
+
+def test_a_metadata_callable_that_raises(recorded, said) -> None:
+    """A callable for metadata that raises costs the metadata, not the id."""
+    with neatlogs.trace("chat", end_user_id="alice", end_user_metadata=lambda: 1 / 0):
+        pass
+    assert recorded.identity("chat") == ("alice", None, "trace")
+    assert said.once("end_user_metadata", "ZeroDivisionError", "not affected")
+
+
+def test_leaving_what_was_never_entered(recorded) -> None:
+    """Leaving a block that was not entered does nothing."""
+    neatlogs.identify(end_user_id="alice").__exit__(None, None, None)
+    neatlogs.trace("chat").__exit__(None, None, None)
+    assert recorded.spans == ()
+
+
 @pytest.mark.parametrize(
     ("keyword", "meant"),
     [

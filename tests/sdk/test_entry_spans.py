@@ -47,6 +47,13 @@ def test_trace_under_a_remote_parent_without_our_span_processor(record, said) ->
     assert said.once("trace('chat')", "another service")
 
 
+def test_set_end_user_directly_under_a_remote_parent_warns(recorded, said) -> None:
+    """Where only the remote parent is current, no span of this process could take the end user."""
+    with Attached(remote_parent()):
+        assert not neatlogs.set_end_user("alice")
+    assert said.once("another service")
+
+
 def test_identify_around_an_entry_span_warns(recorded, said) -> None:
     """identify() that an entry span cannot take is not dropped silently."""
     with neatlogs.identify(end_user_id="alice"):

@@ -11,7 +11,7 @@ from decimal import Decimal
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neatlogs_otel as neatlogs
@@ -89,6 +89,7 @@ def test_longest_id() -> None:
     assert encode_id("ä" * 512) == "ä" * 512
 
 
+@settings(deadline=None)
 @given(st.text() | st.integers() | st.uuids() | st.booleans() | st.floats() | st.binary() | st.none())
 def test_any_id_is_whole_or_refused(value: object) -> None:
     """Whatever is given, the result is the whole text, nobody, or a refusal; never a changed or shortened id."""
@@ -110,6 +111,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(alphabet=st.characters(codec="utf-8")), json_values, min_size=1, max_size=4))
 def test_json_survives(value: dict[str, object]) -> None:
     """Metadata that is JSON reads back as the same JSON, where UTF-8 can hold it."""

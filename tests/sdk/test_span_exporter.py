@@ -258,7 +258,7 @@ attribute_keys = st.sampled_from(
 attributes = st.dictionaries(attribute_keys, values, max_size=4)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(attributes, st.sampled_from([None, LOCAL, REMOTE]), attributes, attributes), max_size=4),
     st.sampled_from(["trace", "entry"]),

@@ -121,7 +121,7 @@ class _Client(_ObjectProxy):  # type: ignore[misc]
             return part
         if inspect.isroutine(value):
             builds = name in _WITHOUT_ROOT or name.startswith(_COPY_PREFIX)
-            return _Method(value, f"{self._self_name}.{name}", self._self_libraries, builds=builds)
+            return _Method(value, f"{self._self_name}.{name}", self._self_libraries, builds=builds, owner=self)
         if not _is_resource(value, self._self_libraries):
             return value
         part = self._self_parts[name] = _client(value, f"{self._self_name}.{name}", self._self_libraries)
@@ -157,21 +157,34 @@ class _CallableClient(_Client):
 
 
 class _Method(_ObjectProxy):  # type: ignore[misc]
-    """A function, method or class. `builds`: it makes clients instead of doing work, so it gets no root."""
+    """A function, method or class.
 
-    def __init__(self, wrapped: Any, name: str, libraries: frozenset[str], *, builds: bool) -> None:
+    Attributes:
+        _self_builds: It makes clients instead of doing work, so it gets no root.
+        _self_owner: The proxy that it was taken from, to be handed out where it returns its own object.
+    """
+
+    def __init__(
+        self, wrapped: Any, name: str, libraries: frozenset[str], *, builds: bool, owner: _Client | None = None
+    ) -> None:
         super().__init__(wrapped)
         self._self_name = name
         self._self_libraries = libraries
         self._self_builds = builds
+        self._self_owner = owner
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self._self_builds:
-            return _call(self._self_name, self.__wrapped__, args, kwargs)
-        built = self.__wrapped__(*args, **kwargs)
-        # Path of the client, not of the method: a copy is as good as its original.
-        name = self._self_name.rpartition(".")[0] or self._self_name
-        return _client(built, name, self._self_libraries) if _belongs(built, self._self_libraries) else built
+            result = _call(self._self_name, self.__wrapped__, args, kwargs)
+        else:
+            result = self.__wrapped__(*args, **kwargs)
+        owner = self._self_owner
+        if owner is not None and result is owner.__wrapped__:
+            return owner
+        if not self._self_builds or not _belongs(result, self._self_libraries):
+            return result
+        # Named as the client, not as the method: a copy is as good as its original.
+        return _client(result, self._self_name.rpartition(".")[0] or self._self_name, self._self_libraries)
 
     def __instancecheck__(self, instance: Any) -> bool:
         return isinstance(instance, self.__wrapped__)

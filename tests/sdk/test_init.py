@@ -9,7 +9,7 @@ from opentelemetry import trace as trace_api
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 import neatlogs_otel as neatlogs
 from neatlogs_otel import conventions as keys
@@ -320,3 +320,48 @@ def test_an_odd_endpoint_is_noted(app, said) -> None:
     """A protocol on the port of the other one is legal, and noted once."""
     neatlogs.init(endpoint="http://127.0.0.1:4317", protocol="http/protobuf")
     assert said.once("port 4317 normally speaks grpc", "init(protocol=...)")
+
+
+def test_a_unix_socket(app, tmp_path) -> None:
+    """`unix:PATH` exports over gRPC through a Unix socket."""
+    socket_path = tmp_path / "s"
+    receiver = OtlpSink()
+    receiver.listen_at(str(socket_path))
+    with receiver:
+        neatlogs.init(endpoint=f"unix:{socket_path}")
+        with neatlogs.trace("chat"):
+            pass
+        assert neatlogs.flush()
+        assert [span.name for span in receiver.spans] == ["chat"]
+        neatlogs.shutdown()
+
+
+def test_an_api_key_of_the_environment_that_no_header_can_hold(app, sink, said, monkeypatch) -> None:
+    """A key with unusable characters in the environment is said, without the key, and the spans go without it."""
+    monkeypatch.setenv("NEATLOGS_API_KEY", "k\u00e9y")
+    neatlogs.init(endpoint=sink.grpc_endpoint)
+    with neatlogs.trace("chat"):
+        pass
+    assert neatlogs.flush()
+    assert "x-api-key" not in sink.requests[0].headers
+    assert said.once("NEATLOGS_API_KEY has characters")
+    assert "k\u00e9y" not in said.messages[0]
+
+
+def test_an_exporter_that_cannot_be_examined_is_none_of_ours(app, sink, said) -> None:
+    """Span processors and exporters of other makes on the provider are passed over."""
+
+    class Opaque(SpanExporter):
+        def __init__(self) -> None:
+            self._exporter = self  # An exporter that seems to stand inside itself.
+
+        def export(self, spans: object) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    app.provider.add_span_processor(SimpleSpanProcessor(Opaque()))
+    neatlogs.init(endpoint=sink.grpc_endpoint)
+    with neatlogs.trace("chat"):
+        pass
+    assert neatlogs.flush()
+    assert len(sink.spans) == 1
+    assert said.nothing()

@@ -173,3 +173,20 @@ def test_export_survives_a_fork(sink, protocol) -> None:
         "queued at the fork",
         "sent before the fork",
     ]
+
+
+def test_after_shutdown_a_new_init_exports_at_exit_again(sink) -> None:
+    """init() after shutdown() exports what is queued at exit, though the provider no longer shuts down by itself."""
+    run_program(
+        """
+        import neatlogs_otel as neatlogs
+        neatlogs.init(endpoint=sys.argv[1], workflow_name="first")
+        assert neatlogs.shutdown()
+        neatlogs.init(endpoint=sys.argv[1], workflow_name="second")
+        with neatlogs.trace("chat"):
+            pass
+        """,
+        sink.grpc_endpoint,
+    )
+    [(resource, span)] = sink.spans_with_resources
+    assert (span.name, attributes(resource)["neatlogs.workflow_name"]) == ("chat", "second")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
@@ -47,6 +50,58 @@ def test_an_error_that_cannot_be_printed_arrives(recorded) -> None:
     with pytest.raises(UnprintableError):
         neatlogs.wrap(fail, instrument=False)()
     assert len(recorded.spans) == 1
+
+
+class Unhashable(type):
+    """A metaclass whose classes cannot be looked up anywhere."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Odd(metaclass=Unhashable):
+    """An iterator whose class cannot be proxied."""
+
+    def __iter__(self) -> Odd:
+        return self
+
+    def __next__(self) -> int:
+        raise StopIteration
+
+
+def test_a_result_that_cannot_be_proxied_is_handed_out(recorded, said) -> None:
+    """Where a stream's class is too odd for a proxy, the application gets the stream itself; the root ends at once."""
+    odd = Odd()
+    assert neatlogs.wrap(lambda: odd, instrument=False)() is odd
+    assert len(recorded.spans) == 1
+    assert said.once("returned a Odd ends now")
+
+
+class Dynamic:
+    """A client that answers to any attribute, as clients of remote procedures do, and guards some."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    @property
+    def is_closed(self) -> bool:
+        raise ConnectionError("not connected")
+
+    def __getattr__(self, name: str) -> Any:
+        return functools.partial(self.calls.append, name)
+
+    def me(self) -> Dynamic:
+        return self
+
+
+def test_objects_with_dynamic_attributes(recorded) -> None:
+    """An object that answers to any attribute, or raises on some, works wrapped as it does alone."""
+    real = Dynamic()
+    client = neatlogs.wrap(real, instrument=False)
+    client.anything()
+    assert real.calls == ["anything"]
+    assert client.me() is client
+    with pytest.raises(ConnectionError):
+        _ = client.is_closed
 
 
 def test_open_streams_end_with_the_process() -> None:

@@ -329,6 +329,26 @@ def test_any_object(recorded) -> None:
     assert [span.name for span in recorded.spans] == ["Agent.run", "Agent", "Agent.memory.read", "Agent.version"]
 
 
+class Builder:
+    """An object with methods that return it, so that calls can be chained."""
+
+    def __init__(self) -> None:
+        self.model = ""
+
+    def use(self, model: str) -> Builder:
+        self.model = model
+        return self
+
+    def run(self) -> str:
+        return self.model
+
+
+def test_chained_calls_stay_wrapped(recorded) -> None:
+    """A method that returns its own object gives the proxy, so that what is chained to it is wrapped too."""
+    assert wrap(Builder()).use("m").run() == "m"
+    assert [span.name for span in recorded.spans] == ["Builder.use", "Builder.run"]
+
+
 def test_a_partial(recorded) -> None:
     """A partial is named after its function."""
     assert wrap(functools.partial(max, 1))(2) == 2

@@ -95,6 +95,10 @@ class OtlpSink:
         """`http://127.0.0.1:PORT`, speaking OTLP/HTTP with protobuf."""
         return f"http://127.0.0.1:{self.http_port}"
 
+    def listen_at(self, socket_path: str) -> None:
+        """Speak OTLP/gRPC at a Unix socket too; before the sink is entered."""
+        self._grpc.add_insecure_port(f"unix:{socket_path}")
+
     def __enter__(self) -> OtlpSink:
         self._grpc.start()
         self._http_thread.start()

@@ -5,7 +5,11 @@
     ├── MalformedOtlpError          the request is not OTLP
     ├── RequestTooLargeError        the request is over a size limit
     ├── NoDestinationError          the signal has nowhere to go in this configuration
+    ├── UnauthenticatedError        the client did not say who it is, or not with a key that is known
+    ├── PermissionDeniedError       the client's key is known and may not do this
+    ├── SlowRequestError            the request did not arrive in time
     ├── OverloadedError             no room now; come back
+    │   └── RateLimitedError            the client's key has used up its share for the moment
     └── ExportError                 the upstream did not take the request
         ├── UpstreamRejectedError       and never will
         └── UpstreamUnavailableError    now; it may later
@@ -50,6 +54,25 @@ class NoDestinationError(ProcessorError):
     reason = "no_destination"
 
 
+class UnauthenticatedError(ProcessorError):
+    """The request carries no key or one that is not known. The message never repeats what it carried."""
+
+    reason = "unauthenticated"
+
+
+class PermissionDeniedError(ProcessorError):
+    """The request's key is known, and may not be used for this signal or from this place."""
+
+    reason = "permission_denied"
+
+
+class SlowRequestError(ProcessorError):
+    """The request did not arrive within the time that a client has for sending it."""
+
+    reason = "too_slow"
+    retryable = True
+
+
 class OverloadedError(ProcessorError):
     """The processor has no room for the request at the moment.
 
@@ -64,6 +87,12 @@ class OverloadedError(ProcessorError):
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RateLimitedError(OverloadedError):
+    """The client's key has sent more than its share; the client should wait as long as it is told to."""
+
+    reason = "rate_limited"
 
 
 class ExportError(ProcessorError):

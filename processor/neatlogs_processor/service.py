@@ -134,9 +134,10 @@ def _welcome(settings: Settings, address: ListenAddress) -> None:
     destination = "no upstream" if upstream is None else f"upstream {upstream}"
     logger.info("neatlogs-processor %s is ready: OTLP/gRPC on %s, %s", version("neatlogs-otel"), address, destination)
     if upstream is None:
+        logger.info("traces are printed, acknowledged and go nowhere else; --upstream-endpoint host:port sends them on")
         logger.info(
-            "traces are printed here, acknowledged and go nowhere else; --upstream-endpoint host:port sends them on."
-            " Try: make demo in another terminal, or OTEL_EXPORTER_OTLP_ENDPOINT=%s for any application",
+            "try, in another terminal: make demo (in the repository), or any application with"
+            " OTEL_EXPORTER_OTLP_ENDPOINT=%s OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
             address if address.path else f"http://{address}",
         )
     elif settings.upstream_headers and not (upstream.tls or upstream.is_loopback):

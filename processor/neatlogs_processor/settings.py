@@ -6,6 +6,7 @@ Precedence: flag > `NEATLOGS_PROCESSOR_*` variable > TOML file > default.
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ else:
 
 ENV_PREFIX = "NEATLOGS_PROCESSOR_"
 CONFIG_VARIABLE = "NEATLOGS_PROCESSOR_CONFIG"
+
+# Kubernetes puts these into every pod beside a Service that is named neatlogs-processor:
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_OF_KUBERNETES = re.compile(
+    ENV_PREFIX + r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 
 
 @dataclass(frozen=True)
@@ -299,7 +306,10 @@ def load(
                 raise ConfigError(f"{config}: unknown key {key!r}{_suggestion(key, known)}")
             values[key], sources[key] = value, f"file {config}"
     for variable, text in sorted(environ.items()):
-        if not variable.startswith(ENV_PREFIX) or variable == CONFIG_VARIABLE:
+        # An empty variable counts as unset, as everywhere in OpenTelemetry.
+        if not variable.startswith(ENV_PREFIX) or variable == CONFIG_VARIABLE or not text:
+            continue
+        if _OF_KUBERNETES.fullmatch(variable):
             continue
         key = variable.removeprefix(ENV_PREFIX).lower()
         if key not in known or known[key].variable != variable:

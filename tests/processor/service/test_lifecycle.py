@@ -29,7 +29,8 @@ async def test_a_newcomer_sees_where_it_listens_what_to_try_and_each_trace() -> 
     )
     async with program("--console", *ANY_PORT) as started:
         address = await started.ready()
-        assert "--upstream-endpoint" in await started.line("make demo")
+        assert "--upstream-endpoint" in await started.line("go nowhere else")
+        assert f"http://{address} OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in await started.line("make demo")
         assert await export(address, body) == b""
         line = await started.line("u_812", stdout=True)
         warning = await started.line('child span "tool"')

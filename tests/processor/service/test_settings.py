@@ -103,6 +103,30 @@ def test_the_bare_otel_variables_are_not_read() -> None:
     assert load({}, environ).settings == load({}, {}).settings
 
 
+def test_the_variables_that_kubernetes_makes_for_a_service_are_no_mistakes() -> None:
+    """A Service named neatlogs-processor does not keep the pods beside it from starting."""
+    environ = {
+        "NEATLOGS_PROCESSOR_SERVICE_HOST": "10.0.0.11",
+        "NEATLOGS_PROCESSOR_SERVICE_PORT": "4317",
+        "NEATLOGS_PROCESSOR_SERVICE_PORT_OTLP_GRPC": "4317",
+        "NEATLOGS_PROCESSOR_PORT": "tcp://10.0.0.11:4317",
+        "NEATLOGS_PROCESSOR_PORT_4317_TCP": "tcp://10.0.0.11:4317",
+        "NEATLOGS_PROCESSOR_PORT_4317_TCP_PROTO": "tcp",
+        "NEATLOGS_PROCESSOR_PORT_4317_TCP_PORT": "4317",
+        "NEATLOGS_PROCESSOR_PORT_4317_TCP_ADDR": "10.0.0.11",
+    }
+    assert load({}, environ).settings == load({}, {}).settings
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    """A deployment template that leaves a variable empty gets the default."""
+    loaded = load({}, {VARIABLE: "", "NEATLOGS_PROCESSOR_UPSTREAM_ENDPOINT": ""})
+    assert (loaded.settings, loaded.sources[VARIABLE[len("NEATLOGS_PROCESSOR_") :].lower()]) == (
+        load({}, {}).settings,
+        "default",
+    )
+
+
 MISTAKES: list[tuple[dict[str, str], list[str]]] = [
     ({"NEATLOGS_PROCESSOR_UPSTREAM_TIMEOUT": "soon"}, [VARIABLE, "'soon'", "write 8s"]),
     ({"NEATLOGS_PROCESSOR_UPSTREAM_TIMEOUT": "0s"}, [VARIABLE, "greater than 0"]),

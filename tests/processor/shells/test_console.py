@@ -93,3 +93,13 @@ async def test_what_cannot_be_decoded_is_said_and_acknowledged() -> None:
     out = io.StringIO()
     assert await Console(out).send(Request(Signal.TRACES, b"\x0a\x02\x12\x05")) == b""
     assert out.getvalue() == "a request of 4 bytes that cannot be decoded for display\n"
+
+
+async def test_metrics_print_nothing_and_lines_that_cannot_be_written_cost_nothing() -> None:
+    """The console is about traces, and a reader that has gone is no reason to refuse a request."""
+    out = io.StringIO()
+    console = Console(out)
+    assert await console.send(Request(Signal.METRICS, b"")) == b""
+    assert out.getvalue() == ""
+    out.close()
+    assert await console.send(Request(Signal.TRACES, request(root()))) == b""

@@ -11,28 +11,21 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError
 
 from neatlogs_processor.errors import ConfigError
-from neatlogs_processor.formats import (
-    Endpoint,
-    ListenAddress,
-    check_header_name,
-    check_headers,
-    format_duration,
-    format_size,
-    parse_duration,
-    parse_header_lines,
-    parse_headers,
-    parse_size,
-)
+from neatlogs_processor.formats import parse_header_lines
+from neatlogs_processor.setting_types import Meta, comma
+from neatlogs_processor.settings_model import Settings
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+__all__ = ["CONFIG_VARIABLE", "ENV_PREFIX", "Entry", "Loaded", "Settings", "check_together", "entries", "load"]
 
 ENV_PREFIX = "NEATLOGS_PROCESSOR_"
 CONFIG_VARIABLE = "NEATLOGS_PROCESSOR_CONFIG"
@@ -42,190 +35,6 @@ CONFIG_VARIABLE = "NEATLOGS_PROCESSOR_CONFIG"
 _OF_KUBERNETES = re.compile(
     ENV_PREFIX + r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-
-
-@dataclass(frozen=True)
-class Meta:
-    """How a setting is shown.
-
-    Attributes:
-        group: Its heading in `--help` and in the README.
-        metavar: What stands for the value in `--help`.
-        show: Writes a value so that it can be read back.
-        secret: Whether the value is masked wherever it is shown.
-    """
-
-    group: str
-    metavar: str
-    show: Callable[[Any], str] = str
-    secret: bool = False
-
-
-def _from_text(parse: Callable[[str], Any]) -> BeforeValidator:
-    """Parse text (flags, variables, TOML strings) and let every other value through to the type's own check."""
-
-    def parse_if_text(value: Any) -> Any:
-        return parse(value) if isinstance(value, str) else value
-
-    return BeforeValidator(parse_if_text)
-
-
-def _size(value: Any) -> Any:
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        return parse_size(str(value))
-    raise ValueError("write 64MiB or a number of bytes")
-
-
-def _duration(value: Any) -> Any:
-    if isinstance(value, str):
-        return parse_duration(value)
-    raise ValueError("write 8s or 500ms")
-
-
-def _headers(value: Any) -> Any:
-    if isinstance(value, str):
-        value = parse_headers(value)
-    elif isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values()):
-        value = check_headers(value)
-    else:
-        raise ValueError("write name=value,name=value (in a file also a table of texts)")
-    return {name: SecretStr(text) for name, text in value.items()}
-
-
-def _words(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    if isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value):
-        return tuple(value)
-    raise ValueError("write names separated by commas")
-
-
-def _header_names(value: Any) -> Any:
-    return tuple(check_header_name(name) for name in _words(value))
-
-
-def _switch(value: Any) -> Any:
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
-    if isinstance(value, bool):
-        return value
-    raise ValueError("write true or false")
-
-
-Size = Annotated[int, BeforeValidator(_size)]
-Duration = Annotated[float, BeforeValidator(_duration)]
-Headers = Annotated[dict[str, SecretStr], BeforeValidator(_headers)]
-HeaderNames = Annotated[tuple[str, ...], BeforeValidator(_header_names)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
-Switch = Annotated[bool, BeforeValidator(_switch)]
-
-
-def _setting(default: Any, meta: Meta, description: str, **constraints: Any) -> Any:
-    return Field(default=default, description=description, json_schema_extra={"meta": meta}, **constraints)  # type: ignore[dict-item]
-
-
-_RECEIVE, _FORWARD, _RULE, _WATCH = "Receiving", "Forwarding", "The rule", "Watching"
-
-
-def _comma(words: Iterable[str]) -> str:
-    return ",".join(words)
-
-
-def _yes_no(value: bool) -> str:
-    return "true" if value else "false"
-
-
-class Settings(BaseModel):
-    """Everything that can be configured. Values are parsed and checked."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
-
-    grpc_listen: Annotated[ListenAddress, _from_text(ListenAddress.parse)] = _setting(
-        ListenAddress("127.0.0.1", 4317),
-        Meta(_RECEIVE, "ADDRESS"),
-        "Where OTLP/gRPC is received: host:port or unix:PATH. Port 0 takes any free port.",
-    )
-    allow_insecure: Annotated[tuple[Literal["grpc"], ...], BeforeValidator(_words)] = _setting(
-        (),
-        Meta(_RECEIVE, "LISTENER", _comma),
-        "Listeners (grpc) that may be reached from other machines without TLS.",
-    )
-    max_message_size: Size = _setting(
-        64 * 2**20, Meta(_RECEIVE, "SIZE", format_size), "The largest request accepted, after decompression."
-    )
-    max_concurrent_requests: int = _setting(
-        100,
-        Meta(_RECEIVE, "NUMBER"),
-        "Requests handled at the same time; more are asked to come back in a second or two.",
-        ge=1,
-    )
-    shutdown_timeout: Duration = _setting(
-        10.0,
-        Meta(_RECEIVE, "DURATION", format_duration),
-        "How long requests in flight may take after SIGTERM or SIGINT.",
-        ge=0,
-    )
-
-    upstream_endpoint: Annotated[Endpoint | None, _from_text(Endpoint.parse)] = _setting(
-        None,
-        Meta(_FORWARD, "ENDPOINT"),
-        "Where requests are sent: http://host:port, https://host:port (TLS), host:port (no TLS) or unix:PATH.",
-    )
-    upstream_protocol: Literal["grpc"] = _setting(
-        "grpc", Meta(_FORWARD, "PROTOCOL"), "How the upstream is spoken to: grpc."
-    )
-    upstream_headers: Headers = _setting(
-        {},
-        Meta(_FORWARD, "HEADERS", secret=True),
-        "Headers sent with every request: name=value,name=value. They show in the process list; prefer the file.",
-    )
-    upstream_headers_file: Path | None = _setting(
-        None,
-        Meta(_FORWARD, "FILE"),
-        "A file with one header a line, name=value. Its headers win over --upstream-headers.",
-    )
-    upstream_ca_file: Path | None = _setting(
-        None, Meta(_FORWARD, "FILE"), "PEM certificates that TLS to the upstream trusts, instead of the usual ones."
-    )
-    upstream_timeout: Duration = _setting(
-        8.0,
-        Meta(_FORWARD, "DURATION", format_duration),
-        "How long all tries of one request may take together. A client's own deadline shortens it.",
-        gt=0,
-    )
-    upstream_compression: Literal["none", "gzip"] = _setting(
-        "none", Meta(_FORWARD, "NAME"), "How requests are compressed: none or gzip."
-    )
-    forward_headers: HeaderNames = _setting(
-        (),
-        Meta(_FORWARD, "NAMES", _comma),
-        "Request headers that travel on to the upstream, such as x-api-key. None unless named.",
-    )
-
-    roots: Literal["trace", "entry"] = _setting(
-        "trace",
-        Meta(_RULE, "KIND"),
-        "Which spans own the end user: trace (root spans) or entry (also entry spans of --entry-services).",
-    )
-    entry_services: Words = _setting(
-        (),
-        Meta(_RULE, "NAMES", _comma),
-        "With --roots entry: the service.name values whose entry spans count as roots.",
-    )
-
-    console: Switch = _setting(
-        False,
-        Meta(_WATCH, "", _yes_no),
-        "Print one line per trace and request on stdout, end users included. Without an upstream, requests are"
-        " acknowledged and go nowhere else.",
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting(
-        "info", Meta(_WATCH, "LEVEL"), "What is logged on stderr: debug, info, warning or error."
-    )
-    log_format: Literal["text", "json"] = _setting(
-        "text", Meta(_WATCH, "FORMAT"), "How it is logged: text or json (one object a line)."
-    )
 
 
 @dataclass(frozen=True)
@@ -257,7 +66,7 @@ class Entry:
         if value is None or value in ((), {}):
             return ""
         if self.meta.secret:
-            return _comma(f"{name}=***" for name in value)
+            return comma(f"{name}=***" for name in value)
         return self.meta.show(value)
 
 

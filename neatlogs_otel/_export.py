@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, Span, SpanProcessor
@@ -18,7 +17,7 @@ from opentelemetry.trace import Link, Status
 
 from neatlogs_otel import conventions
 from neatlogs_otel._capture import Mask, masked
-from neatlogs_otel._edited_span import EditedSpan
+from neatlogs_otel._edited_span import EditedSpan, bounded
 from neatlogs_otel._warnings import shown
 
 STATUS_DESCRIPTION: Final = "otel.status_description"
@@ -99,11 +98,11 @@ class AddingExporter(SpanExporter):
         return {**{key: value for key, value in left.items() if not _always_stays(key)}, **kept}
 
     def _event(self, event: Event, place: str) -> Event:
-        attributes = _bounded(self._masked(event.attributes, place), event.dropped_attributes)
+        attributes = bounded(self._masked(event.attributes, place), event.dropped_attributes)
         return Event(event.name, attributes, event.timestamp)
 
     def _link(self, link: Link, place: str) -> Link:
-        return Link(link.context, _bounded(self._masked(link.attributes, place), link.dropped_attributes))
+        return Link(link.context, bounded(self._masked(link.attributes, place), link.dropped_attributes))
 
     def _status(self, status: Status, place: str) -> Status:
         if status.description is None:
@@ -151,12 +150,6 @@ class OwnExport(SpanProcessor):
         batch = self._batch
         # Older releases of the SDK return None, and mean that it went well.
         return batch is None or batch.force_flush(timeout_millis) is not False
-
-
-def _bounded(attributes: Mapping[str, Any], dropped: int) -> BoundedAttributes:
-    bounded = BoundedAttributes(attributes=attributes)
-    bounded.dropped = dropped
-    return bounded
 
 
 def _always_stays(key: str) -> bool:

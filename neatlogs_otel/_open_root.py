@@ -56,7 +56,7 @@ class OpenRoot:
         span: The local root.
         is_root: A root span; otherwise an entry span.
         takes_identity: Whether it may carry identity: a root span, or an entry span under `roots="entry"`.
-        forget: Called when the span is collected without having ended.
+        forget: Called with the dead weak reference when the span is collected without having ended.
     """
 
     __slots__ = (
@@ -87,6 +87,10 @@ class OpenRoot:
     def span(self) -> Span | None:
         """The span, while somebody else still holds it."""
         return self._span()
+
+    def was(self, reference: object) -> bool:
+        """Whether `reference` is the weak reference to this local root's span."""
+        return reference is self._span
 
     @property
     def session_id(self) -> str | None:

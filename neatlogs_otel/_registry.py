@@ -32,7 +32,7 @@ class _Registry:
         self._size = 0
         self._ended: OrderedDict[int, EndUser | None] = OrderedDict()
         # Filled by weak reference callbacks, which may run at any moment, also while the lock is held.
-        self._collected: deque[tuple[int, int]] = deque()
+        self._collected: deque[tuple[int, int, object]] = deque()
 
     def __len__(self) -> int:
         return self._size
@@ -44,26 +44,32 @@ class _Registry:
             self._forget_collected()
             roots = self._by_trace.setdefault(context.trace_id, {})
             known = roots.get(context.span_id)
-            if known is not None:
+            # Ids repeat where they are not random, in tests for instance; then the newer span counts.
+            if known is not None and known.span is span:
                 return known, False
-            key = (context.trace_id, context.span_id)
-            collected = self._collected
-            root = OpenRoot(
-                span, is_root=is_root, takes_identity=takes_identity, forget=lambda _: collected.append(key)
-            )
+            root = self._open_root(span, context, is_root=is_root, takes_identity=takes_identity)
             roots[context.span_id] = root
-            self._size += 1
+            self._size += known is None
+            full = self._size > MAX_OPEN_ROOTS
             while self._size > MAX_OPEN_ROOTS:
                 _, oldest = self._by_trace.popitem(last=False)
                 self._size -= len(oldest)
-                warn_once(
-                    "registry_full",
-                    None,
-                    "More than %d traces are open at once; the oldest can no longer be given an end user by "
-                    "set_end_user(). Are there root spans that are never ended?",
-                    MAX_OPEN_ROOTS,
-                )
-            return root, True
+        if full:
+            # Outside of the lock: a log handler may itself open a root span, in another thread.
+            warn_once(
+                "registry_full",
+                None,
+                "More than %d traces are open at once; the oldest can no longer be given an end user by "
+                "set_end_user(). Are there root spans that are never ended?",
+                MAX_OPEN_ROOTS,
+            )
+        return root, True
+
+    def _open_root(self, span: Span, context: SpanContext, *, is_root: bool, takes_identity: bool) -> OpenRoot:
+        collected, ids = self._collected, (context.trace_id, context.span_id)
+        return OpenRoot(
+            span, is_root=is_root, takes_identity=takes_identity, forget=lambda span: collected.append((*ids, span))
+        )
 
     def close(self, context: SpanContext) -> OpenRoot | None:
         """Take a local root out, because it ends. `None` where it is not there (any more)."""
@@ -74,6 +80,11 @@ class _Registry:
                 if len(self._ended) > MAX_ENDED_TRACES:
                     self._ended.popitem(last=False)
             return root
+
+    def knows(self, root: OpenRoot) -> bool:
+        """Whether this very local root is open in this process; after a fork the parent's are not."""
+        with self._lock:
+            return self._by_trace.get(root.trace_id, {}).get(root.span_id) is root
 
     def of_trace(self, trace_id: int) -> list[OpenRoot]:
         """The open local roots of a trace."""
@@ -102,7 +113,10 @@ class _Registry:
 
     def _forget_collected(self) -> None:
         while self._collected:
-            self._remove(*self._collected.popleft())
+            trace_id, span_id, span = self._collected.popleft()
+            root = self._by_trace.get(trace_id, {}).get(span_id)
+            if root is not None and root.was(span):
+                self._remove(trace_id, span_id)
 
 
 registry = _Registry()

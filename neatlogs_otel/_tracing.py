@@ -71,8 +71,9 @@ class OpenSpan:
             return
         self._block.open = False
         try:
-            if self._block.root is not None:
-                self._block.root.restore()
+            root = self._block.root
+            if root is not None and _registry.registry.knows(root):
+                root.restore()
             self.span.end()
         except Exception as error:  # noqa: BLE001 - some other span processor's error
             warn_once("end_failed", self.place, "%s while ending %s.", type(error).__name__, self.place)

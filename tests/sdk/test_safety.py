@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from opentelemetry import context as context_api
@@ -175,6 +176,25 @@ def test_an_instrumented_log_handler(recorded, record) -> None:
     assert recorded.id_of("server") == "alice"
 
 
+def test_a_log_handler_that_opens_traces_in_another_thread(recorded) -> None:
+    """The warning that the registry is full is given without its lock, so that a log handler can open traces."""
+
+    class Traces(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            with ThreadPoolExecutor(1) as other:
+                other.submit(lambda: recorded.tracer.start_span("log").end()).result(timeout=30)
+
+    handler = Traces()
+    _warnings.logger.addHandler(handler)
+    try:
+        spans = [recorded.tracer.start_span("open") for _ in range(_registry.MAX_OPEN_ROOTS + 1)]
+    finally:
+        _warnings.logger.removeHandler(handler)
+    for span in spans:
+        span.end()
+    assert recorded.named("log")
+
+
 def test_warnings_are_bounded(said) -> None:
     """Many different places do not fill the log, and every occurrence is counted."""
     for at in range(5_000):
@@ -297,6 +317,27 @@ def test_a_forked_child_cannot_name_the_parents_trace(recorded) -> None:
     with neatlogs.trace("request", end_user_id="alice"):
         assert in_a_fork(lambda: (neatlogs.set_end_user("bob"), neatlogs.current_end_user())) == "(False, None)"
         assert neatlogs.current_end_user() is not None
+    assert recorded.id_of("request") == "alice"
+
+
+@fork
+@unwarned
+def test_a_forked_child_leaves_the_parents_blocks(recorded) -> None:
+    """A child that was forked inside a trace() leaves that block, also if its root was locked at that moment."""
+
+    def work() -> object:
+        block.__exit__(None, None, None)
+        return neatlogs.current_end_user()
+
+    block = neatlogs.trace("request", end_user_id="alice")
+    block.__enter__()
+    (root,) = _registry.registry.of_trace(trace_api.get_current_span().get_span_context().trace_id)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(root._lock.acquire).result()
+        answer = in_a_fork(work)
+        other.submit(root._lock.release).result()
+    block.__exit__(None, None, None)
+    assert answer == "None"
     assert recorded.id_of("request") == "alice"
 
 

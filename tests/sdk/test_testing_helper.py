@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from opentelemetry import trace as trace_api
 
@@ -100,6 +102,33 @@ def test_captures_can_be_cleared() -> None:
         with neatlogs.trace("two"):
             pass
     assert [span.name for span in captured.spans] == ["two"]
+
+
+def test_ids_that_repeat() -> None:
+    """A root that an earlier capture left open, or dropped, does not stand in for one of the same ids."""
+    left_open = []
+    for user in ("alice", "bob", "carol"):
+        with testing.capture() as captured:
+            with neatlogs.trace("chat", end_user_id=user):
+                pass
+            tracer = captured.tracer_provider.get_tracer("x")
+            left_open.append(tracer.start_span("left open"))
+            tracer.start_span("dropped")
+            gc.collect()
+            with neatlogs.trace("late"):
+                assert neatlogs.set_end_user(user)
+        alike = captured.end_user_of("chat"), captured.end_user_of("late")
+        assert [one.id if one else None for one in alike] == [user, user]
+    with testing.capture() as captured:
+        for user in ("a", "b", "c", "d"):
+            with neatlogs.trace(user, end_user_id=user):
+                assert neatlogs.current_end_user() == neatlogs.EndUser(user, None, "trace")
+        assert [getattr(captured.end_user_of(user), "id", None) for user in ("a", "b", "c", "d")] == [
+            "a",
+            "b",
+            "c",
+            "d",
+        ]
 
 
 def test_a_test_that_fails_inside() -> None:

@@ -219,9 +219,11 @@ def _value(buf: bytes, attribute: Found) -> tuple[str | None, bytes | None]:
     text = text_of(key, decoded.value)
     if text is None:
         return None, None
+    # First of all, because it refuses groups, which would stay in the value however it is rewritten.
+    set_once = _set_once(data)
     if not decoded.value.HasField("string_value"):
         decoded.value.string_value = text
-    elif plain is None and _set_once(data):
+    elif plain is None and set_once:
         return text, None
     plain = decoded.SerializeToString()
     return text, None if plain == buf[start:end] else plain
@@ -242,10 +244,14 @@ def _usual_string(buf: bytes, start: int, end: int, key: bytes) -> str | None:
 
 
 def _set_once(data: bytes) -> bool:
-    """Whether no reader can take the value of this unambiguous `KeyValue` for another than the official one does."""
+    """Whether every reader takes the value of this `KeyValue`, which has one, for the same as the official one does.
+
+    Raises:
+        MalformedOtlpError: A group stands beside it.
+    """
     seen = 0
     for field in fields(data, 0, len(data), refuse_groups=True):
-        if field.number == KEY_VALUE_VALUE:
+        if field.number == KEY_VALUE_VALUE and field.wire_type == LEN:
             for inner in fields(data, field.start, field.end, refuse_groups=True):
                 expected = _ANY_VALUE_WIRE_TYPES.get(inner.number)
                 seen += expected is not None

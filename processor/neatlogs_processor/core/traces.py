@@ -164,6 +164,8 @@ class _Enforcement:
         held = self._holds_hit(start, end)
         hit = self._hit
         open_all = self._default is not None or self._entry
+        # Where a default lands, the scope holds identity afterwards: it is judged as if it held it already.
+        refuse_groups = held or self._default is not None
         scopes = []
         spans = roots = 0
         mark = editor.open()
@@ -203,7 +205,7 @@ class _Enforcement:
                 if pos > end:
                     raise MalformedOtlpError(f"the span at byte {header - 1} runs past the scope that holds it")
             else:
-                field = read_field(body, pos, end, refuse_groups=held)
+                field = read_field(body, pos, end, refuse_groups=refuse_groups)
                 pos = field.end
                 if field.wire_type != LEN:
                     continue

@@ -152,6 +152,37 @@ def test_an_ambiguous_span_that_cannot_be_read_is_refused() -> None:
         enforce_traces(field(1, LEN, field(2, LEN, field(2, LEN, span))), STRICT)
 
 
+def test_a_group_in_an_identity_value_is_refused_whatever_the_value_is() -> None:
+    """A group beside the int of an id, or in an attribute that is ambiguous too, is refused as beside a string."""
+    group = field(15, 3, b"") + field(15, 4, b"")
+    key = field(1, LEN, ID.encode())
+    for value in (field(3, 0, b"\x07"), field(1, LEN, b"u_812")):
+        for before in (b"", key):
+            attribute = before + key + field(2, LEN, value + group)
+            span = field(9, LEN, attribute)
+            body = field(1, LEN, field(2, LEN, field(2, LEN, span)))
+            with pytest.raises(MalformedOtlpError, match="group"):
+                enforce_traces(body, STRICT)
+
+
+def test_a_group_beside_spans_that_take_a_default_is_refused() -> None:
+    """A scope that a default lands in is judged as one that holds identity: at the first time, not at the second."""
+    resource = field(1, LEN, field(1, LEN, text(ID, "u_812").SerializeToString()))
+    group = field(15, 3, b"") + field(15, 4, b"")
+    with pytest.raises(MalformedOtlpError, match="group"):
+        enforce_traces(field(1, LEN, resource + field(2, LEN, group + field(2, LEN, b""))), STRICT)
+
+
+def test_a_default_that_lands_beside_a_field_of_a_wrong_wire_type_lands_for_good() -> None:
+    """A root whose known field has a wrong wire type takes its resource's default, and enforcing again is nothing."""
+    wrong = field(12, LEN, ID.encode())
+    resource = field(1, LEN, field(1, LEN, text(ID, "u_812").SerializeToString()))
+    span = field(1, LEN, b"\xab" * 16) + field(2, LEN, b"\xcd" * 8) + wrong + field(5, LEN, b"chat")
+    once = enforce_traces(field(1, LEN, resource + field(2, LEN, field(2, LEN, span))), STRICT)
+    assert once.counts.roots_with_identity == 1
+    assert enforce_traces(once.body, STRICT).body is once.body
+
+
 def test_metadata_nested_deeper_than_readers_go_is_refused() -> None:
     """A map that the official reader gives up on is an error, not a crash."""
     value = AnyValue(string_value="x").SerializeToString()

@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from neatlogs_processor.core.policy import Counts, EndUserPolicy, Enforced
+from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.traces import enforce_traces
 from neatlogs_processor.errors import MalformedOtlpError
-from support.oracle import oracle_enforce
-from support.wire_forms import names_two_parents, requests, visible_overrides
+from support.differential import ENTRY, STRICT, check_any_bytes, compare_with_oracle
+from support.wire_forms import requests, visible_overrides
 
-STRICT = EndUserPolicy()
-ENTRY = EndUserPolicy(roots="entry", entry_services=frozenset({"checkout"}))
 policies = st.sampled_from((STRICT, ENTRY))
 
 thorough = settings(
     max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
-
-
-def named(counts: Counts) -> dict[str, int]:
-    """The counts under the oracle's names, zeros left out."""
-    flat = {place.value: number for place, number in counts.overrides.items()}
-    flat |= {
-        "spans": counts.spans,
-        "roots": counts.roots,
-        "roots_with_identity": counts.roots_with_identity,
-        "defaults_moved": counts.defaults_moved,
-        "invalid": counts.invalid,
-    }
-    return {name: number for name, number in flat.items() if number}
-
-
-def compare_with_oracle(body: bytes, policy: EndUserPolicy, enforced: Enforced) -> None:
-    """Fail unless the result means what the oracle's means."""
-    expected, counts = oracle_enforce(body, entry_services=policy.entry_services)
-    expected_counts = {name: number for name, number in counts.items() if number}
-    got = named(enforced.counts)
-    assert ExportTraceServiceRequest.FromString(enforced.body) == ExportTraceServiceRequest.FromString(expected)
-    if names_two_parents(body):
-        # A span without identity is not read to its end for the sake of a counter.
-        got.pop("roots", None)
-        expected_counts.pop("roots", None)
-    assert got == expected_counts
 
 
 @thorough
@@ -120,20 +90,3 @@ def test_mutated_bytes_give_a_result_or_one_named_error(
 def test_any_bytes_give_a_result_or_one_named_error(body: bytes, policy: EndUserPolicy) -> None:
     """Noise is enforced as the oracle would, or refused; nothing else is raised."""
     check_any_bytes(body, policy)
-
-
-def check_any_bytes(body: bytes, policy: EndUserPolicy) -> None:
-    """Fail unless the result is the oracle's, or a refusal of what the oracle cannot read either, or of a group."""
-    try:
-        ExportTraceServiceRequest.FromString(body)
-        readable = True
-    except DecodeError:
-        readable = False
-    try:
-        enforced = enforce_traces(body, policy)
-    except MalformedOtlpError as error:
-        if readable and "group" not in str(error):
-            raise
-        return
-    if readable:
-        compare_with_oracle(body, policy, enforced)

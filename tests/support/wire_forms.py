@@ -119,6 +119,8 @@ def _message(parts: list[st.SearchStrategy[bytes]], *, known: int, groups: bool)
     return st.one_of(tidy, tidy, tidy, wild)
 
 
+# Makes a span as long as real ones are: with a length of two bytes.
+_LONG = field(9, LEN, field(1, LEN, b"output.value") + field(2, LEN, field(1, LEN, b"long " * 30)))
 _texts = st.sampled_from(TEXTS).map(str.encode)
 _keys = st.sampled_from(KEYS).map(str.encode)
 
@@ -177,6 +179,7 @@ def spans(*, groups: bool = False) -> st.SearchStrategy[bytes]:
             st.just(field(7, FIXED64, b"neatlogs")),
             st.just(field(8, FIXED64, b"12345678")),
             attributes,
+            st.just(_LONG),
             attributes,
             _scalars(10),
             _short(event, 11),
@@ -275,11 +278,12 @@ def _identity_in(message: bytes, attributes: int, place: str) -> Iterator[str]:
                 yield place
 
 
-def names_two_parents(body: bytes) -> bool:
-    """Whether some span of the request has more than one parent span id."""
+def names_a_parent_oddly(body: bytes) -> bool:
+    """Whether some span of the request has several parent span ids, or one in an encoding that no exporter writes."""
     return any(
-        len(_len_fields(span, 4)) > 1
+        len(parents) > 1 or (len(parents) == 1 and (len(parents[0]) != 8 or field(4, LEN, parents[0]) not in span))
         for _, _, resource_spans in _len_fields(body, 1)
         for _, _, scope_spans in _len_fields(resource_spans, 2)
         for _, _, span in _len_fields(scope_spans, 2)
+        for parents in [[parent for _, _, parent in _len_fields(span, 4)]]
     )

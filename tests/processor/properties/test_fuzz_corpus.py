@@ -25,7 +25,7 @@ def test_every_seed_agrees_with_the_official_reader(name: str) -> None:
 
 def test_mutations_of_the_seeds_agree_with_the_official_reader() -> None:
     """Twenty thousand mutated requests, always the same ones, give what the oracle gives, or a refusal."""
-    chance = Random(0)
+    chance = Random(0)  # noqa: S311  # the same in each run
     seeds = list(CORPUS.values())
     outcomes = {
         check_any_bytes(mutate(seed, chance), policy)

@@ -15,9 +15,28 @@ _DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NUMBER_AND_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", re.ASCII)
 # https://www.rfc-editor.org/rfc/rfc9110#name-tokens without upper case, which gRPC does not send.
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
-# gRPC writes these itself.
-_RESERVED_HEADERS = frozenset({"te", "content-type", "user-agent", "host", "connection", "transfer-encoding"})
+# gRPC and HTTP write these themselves.
+_RESERVED_HEADERS = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+    }
+)
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
+_BASE = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", re.ASCII)
+_SIGNAL_PATH = re.compile(r"(?:^|/)(v1/(?:traces|metrics|logs))/*$")
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|::1|localhost", re.ASCII)
 
 
@@ -63,38 +82,49 @@ class ListenAddress:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where an upstream listens: `http(s)://host:port`, `host:port` (no TLS) or `unix:PATH`.
+    """Where an upstream listens: `http(s)://host[:port][/base]`, `host:port` (no TLS) or `unix:PATH`.
 
     Attributes:
         host: A name or an address without brackets; empty for a socket file.
         port: 1 to 65535; 0 for a socket file.
         path: The socket file; empty for TCP.
         tls: Whether the connection is encrypted.
+        base: What stands before OTLP/HTTP's own paths, without a slash at its end; gRPC has none.
+        port_is_implied: The scheme chose the port.
     """
 
     host: str = ""
     port: int = 0
     path: str = ""
     tls: bool = False
+    base: str = ""
+    port_is_implied: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
         """Read an endpoint; the scheme decides about TLS."""
+        text = text.strip()
         if text.startswith("unix:"):
             return cls(path=_socket_path(text))
         scheme, separator, rest = text.rpartition("://")
         if scheme.lower() not in ("", "http", "https") or (separator and not scheme):
             raise ValueError(f"{scheme}:// is not supported; write http://host:port, https://host:port or unix:PATH")
-        if rest.endswith("/"):
-            rest = rest[:-1]
-        if "/" in rest:
-            raise ValueError("OTLP over gRPC has no path; write http://host:port")
-        if "@" in rest:
+        address, slash, base = rest.partition("/")
+        if "@" in address:
             raise ValueError("credentials do not belong into an endpoint; use --upstream-headers-file")
-        host, port = _host_and_port(rest, example=f"{scheme or 'http'}://collector:4317")
+        if slash and not _BASE.fullmatch(base):
+            raise ValueError("a path is written as in http://host:port/base, without query or fragment")
+        if (signal := _SIGNAL_PATH.search(base)) is not None:
+            raise ValueError(f"leave {signal[1]} out: it is added for each signal")
+        tls = scheme.lower() == "https"
+        implied = bool(separator) and re.search(r":[^\]]*$", address) is None
+        if implied:
+            address += ":443" if tls else ":80"
+        host, port = _host_and_port(address, example=f"{scheme or 'http'}://collector:4317")
         if port == 0:
             raise ValueError("port 0 cannot be connected to; write the upstream's port")
-        return cls(host, port, tls=scheme.lower() == "https")
+        base = "/" + base.rstrip("/") if base.rstrip("/") else ""
+        return cls(host, port, tls=tls, base=base, port_is_implied=implied)
 
     @property
     def is_loopback(self) -> bool:
@@ -107,7 +137,7 @@ class Endpoint:
         return f"unix:{self.path}" if self.path else _join(self.host, self.port)
 
     def __str__(self) -> str:
-        return self.target if self.path else f"{'https' if self.tls else 'http'}://{self.target}"
+        return self.target if self.path else f"{'https' if self.tls else 'http'}://{self.target}{self.base}"
 
 
 def parse_size(text: str) -> int:

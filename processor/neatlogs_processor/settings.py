@@ -180,13 +180,53 @@ def check_together(settings: Settings) -> None:
             "nothing to do with what arrives: name an upstream with --upstream-endpoint, or use --console to look at"
             " traces without forwarding them"
         )
-    if not settings.grpc_listen.is_loopback and "grpc" not in settings.allow_insecure:
+    _check_listeners(settings)
+    _check_upstream(settings)
+
+
+def _check_listeners(settings: Settings) -> None:
+    if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
+        given, missing = ("cert", "key") if settings.tls_cert_file is not None else ("key", "cert")
+        raise ConfigError(f"--tls-{given}-file needs --tls-{missing}-file: TLS takes a certificate and its key")
+    if settings.tls_client_ca_file is not None and settings.tls_cert_file is None:
+        raise ConfigError("--tls-client-ca-file has no effect without --tls-cert-file and --tls-key-file")
+    if settings.is_protected:
+        return
+    listeners = {"grpc": settings.grpc_listen}
+    for name, address in listeners.items():
+        if not address.is_loopback and name not in settings.allow_insecure:
+            raise ConfigError(
+                f"--{name}-listen {address} can be reached from other machines without TLS or a token: use"
+                " --tls-cert-file or --auth-tokens-file; if the network around it is trusted, say so with"
+                f" --allow-insecure {name}"
+            )
+
+
+def _check_upstream(settings: Settings) -> None:
+    endpoint = settings.upstream_endpoint
+    tls_files = {
+        "--upstream-ca-file": settings.upstream_ca_file,
+        "--upstream-cert-file": settings.upstream_cert_file,
+        "--upstream-key-file": settings.upstream_key_file,
+    }
+    for flag, path in tls_files.items():
+        if path is not None and not (endpoint and endpoint.tls):
+            raise ConfigError(f"{flag} has no effect without TLS: write --upstream-endpoint https://host:port")
+    if (settings.upstream_cert_file is None) != (settings.upstream_key_file is None):
+        given, missing = ("cert", "key") if settings.upstream_cert_file is not None else ("key", "cert")
         raise ConfigError(
-            f"--grpc-listen {settings.grpc_listen} can be reached from other machines without TLS or a token;"
-            " if the network around it is trusted, say so with --allow-insecure grpc"
+            f"--upstream-{given}-file needs --upstream-{missing}-file: mutual TLS takes a certificate and its key"
         )
-    if settings.upstream_ca_file is not None and not (settings.upstream_endpoint and settings.upstream_endpoint.tls):
-        raise ConfigError("--upstream-ca-file has no effect without TLS: write --upstream-endpoint https://host:port")
+    if endpoint is not None and settings.upstream_protocol == "grpc":
+        if endpoint.base:
+            raise ConfigError(
+                f"--upstream-endpoint {endpoint}: OTLP over gRPC has no path; write http://host:port, or choose"
+                " --upstream-protocol http/protobuf"
+            )
+        if endpoint.port_is_implied:
+            raise ConfigError(
+                f"--upstream-endpoint {endpoint}: OTLP over gRPC needs a port; write http://collector:4317"
+            )
 
 
 def _with_headers_file(settings: Settings) -> Settings:

@@ -23,7 +23,8 @@ from neatlogs_processor.setting_types import (
     yes_no,
 )
 
-_RECEIVE, _FORWARD, _RULE, _WATCH = "Receiving", "Forwarding", "The rule", "Watching"
+_RECEIVE, _LIMIT, _SECURE = "Receiving", "Limits", "TLS and keys"
+_FORWARD, _RULE, _WATCH = "Forwarding", "The rule", "Watching"
 
 
 class Settings(BaseModel):
@@ -36,19 +37,10 @@ class Settings(BaseModel):
         Meta(_RECEIVE, "ADDRESS"),
         "Where OTLP/gRPC is received: host:port or unix:PATH. Port 0 takes any free port.",
     )
-    allow_insecure: Annotated[tuple[Literal["grpc"], ...], BeforeValidator(words)] = setting(
+    allow_insecure: Annotated[tuple[Literal["grpc", "http", "admin"], ...], BeforeValidator(words)] = setting(
         (),
-        Meta(_RECEIVE, "LISTENER", comma),
-        "Listeners (grpc) that may be reached from other machines without TLS.",
-    )
-    max_message_size: Size = setting(
-        64 * 2**20, Meta(_RECEIVE, "SIZE", format_size), "The largest request accepted, after decompression."
-    )
-    max_concurrent_requests: int = setting(
-        100,
-        Meta(_RECEIVE, "NUMBER"),
-        "Requests handled at the same time; more are asked to come back in a second or two.",
-        ge=1,
+        Meta(_RECEIVE, "LISTENERS", comma),
+        "Listeners (grpc, http, admin) that other machines may reach although they have neither TLS nor keys.",
     )
     shutdown_timeout: Duration = setting(
         10.0,
@@ -57,13 +49,102 @@ class Settings(BaseModel):
         ge=0,
     )
 
+    max_message_size: Size = setting(
+        64 * 2**20,
+        Meta(_LIMIT, "SIZE", format_size),
+        "The largest request accepted, before and after decompression.",
+    )
+    max_concurrent_requests: int = setting(
+        100,
+        Meta(_LIMIT, "NUMBER"),
+        "Requests handled at the same time; more are asked to come back in a second or two.",
+        ge=1,
+    )
+    max_bytes_in_flight: Size = setting(
+        256 * 2**20,
+        Meta(_LIMIT, "SIZE", format_size),
+        "Bytes of all requests that are being handled; what does not fit is asked to come back in a second or two.",
+    )
+    max_header_size: Size = setting(
+        16 * 2**10, Meta(_LIMIT, "SIZE", format_size), "How large the headers of one request may be together."
+    )
+    body_timeout: Duration = setting(
+        30.0,
+        Meta(_LIMIT, "DURATION", format_duration),
+        "How long the body of one request may take to arrive.",
+        gt=0,
+    )
+    grpc_max_streams: int = setting(
+        100,
+        Meta(_LIMIT, "NUMBER"),
+        "gRPC requests at the same time over one connection; a client's further ones wait at the client.",
+        ge=1,
+    )
+    grpc_max_connection_age: Duration = setting(
+        3600.0,
+        Meta(_LIMIT, "DURATION", format_duration),
+        "After this time a gRPC client is told to connect again, so that clients spread over new processors.",
+        gt=0,
+    )
+    grpc_max_connection_age_grace: Duration = setting(
+        30.0,
+        Meta(_LIMIT, "DURATION", format_duration),
+        "How long requests of such a connection may still take before it is closed.",
+        gt=0,
+    )
+    grpc_max_connection_idle: Duration = setting(
+        900.0,
+        Meta(_LIMIT, "DURATION", format_duration),
+        "A gRPC connection without a request for this time is closed.",
+        gt=0,
+    )
+    grpc_handshake_timeout: Duration = setting(
+        10.0,
+        Meta(_LIMIT, "DURATION", format_duration),
+        "How long a gRPC client may take from connecting until it has spoken TLS and HTTP/2.",
+        gt=0,
+    )
+
+    tls_cert_file: Path | None = setting(
+        None,
+        Meta(_SECURE, "FILE"),
+        "PEM certificate (with its chain) of the receivers: they speak TLS, except on unix sockets.",
+    )
+    tls_key_file: Path | None = setting(
+        None, Meta(_SECURE, "FILE"), "PEM private key of --tls-cert-file, without a password."
+    )
+    tls_client_ca_file: Path | None = setting(
+        None,
+        Meta(_SECURE, "FILE"),
+        "PEM authorities: clients must show a certificate that one of them signed (mutual TLS).",
+    )
+    auth_tokens_file: Path | None = setting(
+        None,
+        Meta(_SECURE, "FILE"),
+        "Tokens of clients, one a line: name token. Whoever sends none of them, as Authorization: Bearer or as"
+        " x-api-key, is refused.",
+    )
+    browser_keys_file: Path | None = setting(
+        None,
+        Meta(_SECURE, "FILE"),
+        "Keys for browsers, one a line: name key origin,origin. They may send traces only, from these origins.",
+    )
+    browser_key_rate: float = setting(
+        50,
+        Meta(_SECURE, "NUMBER", show=lambda value: f"{value:g}"),
+        "Requests a second of one browser key; a burst of twice as many passes.",
+        gt=0,
+        allow_inf_nan=False,
+    )
+
     upstream_endpoint: Annotated[Endpoint | None, from_text(Endpoint.parse)] = setting(
         None,
         Meta(_FORWARD, "ENDPOINT"),
-        "Where requests are sent: http://host:port, https://host:port (TLS), host:port (no TLS) or unix:PATH.",
+        "Where requests are sent: http://host:port, https://host:port (TLS), host:port (no TLS) or unix:PATH."
+        " With http/protobuf the port may be left out and a path may follow.",
     )
-    upstream_protocol: Literal["grpc"] = setting(
-        "grpc", Meta(_FORWARD, "PROTOCOL"), "How the upstream is spoken to: grpc."
+    upstream_protocol: Literal["grpc", "http/protobuf"] = setting(
+        "grpc", Meta(_FORWARD, "PROTOCOL"), "How the upstream is spoken to: grpc or http/protobuf."
     )
     upstream_headers: Headers = setting(
         {},
@@ -78,6 +159,12 @@ class Settings(BaseModel):
     upstream_ca_file: Path | None = setting(
         None, Meta(_FORWARD, "FILE"), "PEM certificates that TLS to the upstream trusts, instead of the usual ones."
     )
+    upstream_cert_file: Path | None = setting(
+        None, Meta(_FORWARD, "FILE"), "PEM certificate that is shown to the upstream (mutual TLS)."
+    )
+    upstream_key_file: Path | None = setting(
+        None, Meta(_FORWARD, "FILE"), "PEM private key of --upstream-cert-file, without a password."
+    )
     upstream_timeout: Duration = setting(
         8.0,
         Meta(_FORWARD, "DURATION", format_duration),
@@ -86,6 +173,9 @@ class Settings(BaseModel):
     )
     upstream_compression: Literal["none", "gzip"] = setting(
         "none", Meta(_FORWARD, "NAME"), "How requests are compressed: none or gzip."
+    )
+    upstream_max_response_size: Size = setting(
+        4 * 2**20, Meta(_FORWARD, "SIZE", format_size), "The largest response accepted, after decompression."
     )
     forward_headers: HeaderNames = setting(
         (),
@@ -116,3 +206,8 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = setting(
         "text", Meta(_WATCH, "FORMAT"), "How it is logged: text or json (one object a line)."
     )
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the receivers ask for a key, or for TLS."""
+        return any((self.tls_cert_file, self.auth_tokens_file, self.browser_keys_file))

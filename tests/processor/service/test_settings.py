@@ -202,6 +202,14 @@ def test_a_headers_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         ({"console": True, "grpc_listen": "0.0.0.0:4317"}, "--allow-insecure grpc"),
         ({"console": True, "grpc_listen": "[::]:4317"}, "--allow-insecure grpc"),
         ({"upstream_endpoint": "http://collector:4317", "upstream_ca_file": "ca.pem"}, "https://"),
+        ({"upstream_endpoint": "http://collector:4317", "upstream_cert_file": "a.pem"}, "https://"),
+        ({"upstream_endpoint": "https://collector:4317", "upstream_cert_file": "a"}, "needs --upstream-key-file"),
+        ({"upstream_endpoint": "https://collector:4317", "upstream_key_file": "a"}, "needs --upstream-cert-file"),
+        ({"upstream_endpoint": "https://collector:4317/otlp"}, "has no path"),
+        ({"upstream_endpoint": "https://collector"}, "needs a port"),
+        ({"console": True, "tls_cert_file": "a.pem"}, "needs --tls-key-file"),
+        ({"console": True, "tls_key_file": "a.pem"}, "needs --tls-cert-file"),
+        ({"console": True, "tls_client_ca_file": "a.pem"}, "--tls-cert-file and --tls-key-file"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(flags: dict[str, Any], says: str) -> None:
@@ -211,10 +219,18 @@ def test_settings_that_contradict_each_other_are_refused(flags: dict[str, Any], 
     assert says in str(error.value)
 
 
-def test_a_listener_for_other_machines_needs_to_be_named() -> None:
-    """With the listener's name, a bind that others can reach is allowed."""
-    flags = {"console": True, "grpc_listen": "0.0.0.0:4317", "allow_insecure": "grpc"}
-    check_together(load(flags, {}).settings)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"allow_insecure": "grpc"},
+        {"tls_cert_file": "a.pem", "tls_key_file": "a.key"},
+        {"auth_tokens_file": "tokens"},
+        {"browser_keys_file": "keys"},
+    ],
+)
+def test_a_listener_for_other_machines_is_protected_or_named(flags: dict[str, Any]) -> None:
+    """With TLS, with keys, or with the listener's name, a bind that others can reach is allowed."""
+    check_together(load({"console": True, "grpc_listen": "0.0.0.0:4317", **flags}, {}).settings)
 
 
 def test_every_setting_says_what_it_is() -> None:

@@ -32,9 +32,10 @@ from neatlogs_processor.errors import MalformedOtlpError
 NO_HIT: Final = 1 << 62
 """Stands for the position of an occurrence of the namespace where there is none: it is past every end."""
 
-Nested: TypeAlias = tuple[int, int, int, int, int]
+Nested: TypeAlias = tuple[int, int, int, int, int, bytes]
 """A part of a span that has to be looked into: an event or link that holds an occurrence of the namespace, or an
-attribute outside the namespace that readers could disagree about. Field number, tag, header, start, end."""
+attribute outside the namespace that readers could disagree about. Field number, tag, header, start, end; and for the
+attribute, the bytes that all readers agree about."""
 
 Parts: TypeAlias = tuple[bytes, int, list[Found], list[Nested], bool, int]
 """What reading a span brought to light: the parent span id (where it stands twice, the last counts), `Span.flags`, the
@@ -127,7 +128,7 @@ def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
                 elif found[5] is None or in_namespace(found[4]):
                     attributes.append(found)
                 else:
-                    nested.append((SPAN.attributes, pos, pos + 1, inner, after))
+                    nested.append((SPAN.attributes, pos, pos + 1, inner, after, found[5]))
                 hit = find(NAMESPACE, after)
                 if hit < 0:
                     hit = NO_HIT
@@ -146,7 +147,7 @@ def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
             if hit < inner:
                 hit = find_namespace(buf, inner)
             if hit < after:
-                nested.append((tag >> 3, pos, pos + 1, inner, after))
+                nested.append((tag >> 3, pos, pos + 1, inner, after, b""))
                 hit = find_namespace(buf, after)
             pos = after
         else:
@@ -195,11 +196,15 @@ def _scan_any(buf: bytes, start: int, end: int) -> Parts:
         if wire_type == LEN and number in SPAN.repeated:
             if buf.find(NAMESPACE, inner, after) < 0:
                 continue
-            found = look_at(buf, tag, header, inner, after) if number == SPAN.attributes else None
-            if found is not None and in_namespace(found[4]):
-                attributes.append(found)
-            elif found is not None or number != SPAN.attributes:
-                nested.append((number, tag, header, inner, after))
+            if number != SPAN.attributes:
+                nested.append((number, tag, header, inner, after, b""))
+                continue
+            found = look_at(buf, tag, header, inner, after)
+            if found is not None:
+                if found[5] is None or in_namespace(found[4]):
+                    attributes.append(found)
+                else:
+                    nested.append((number, tag, header, inner, after, found[5]))
         elif number == SPAN_PARENT_SPAN_ID and wire_type == LEN:
             parent = buf[inner:after]
         elif number == SPAN_FLAGS and wire_type == FIXED32:

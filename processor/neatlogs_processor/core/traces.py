@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from neatlogs_processor.core.attributes import Found, encode_attribute, find_in, judge, look_at, read_key, usual_owner
+from neatlogs_processor.core.attributes import Found, encode_attribute, find_in, judge, read_key, usual_owner
 from neatlogs_processor.core.policy import (
     MAX_REPORTED_OVERRIDES,
     Counts,
@@ -274,11 +274,9 @@ class _Enforcement:
             for attribute in attributes:
                 editor.replace(attribute[0], attribute[3])
             self._report(_CHILD, attributes, buf, start, end)
-        for number, tag, header, inner, after in nested:
+        for number, tag, header, inner, after, plain in nested:
             if number == SPAN.attributes:
-                rewritten = look_at(buf, tag, header, inner, after)
-                if rewritten is not None and rewritten[5] is not None:
-                    _put(editor, header, inner, after, rewritten[5])
+                _put(editor, header, inner, after, plain)
                 continue
             message, place = (EVENT, _EVENT) if number == SPAN_EVENTS else (LINK, _LINK)
             cleared = self._clear(editor, message, [Field(number, LEN, tag, header, inner, after)])
@@ -369,10 +367,10 @@ def _cut(editor: Editor, found: list[Found]) -> list[Found]:
     removed = []
     for attribute in found:
         tag, header, start, end, key, plain = attribute
-        if in_namespace(key):
+        if plain is None or in_namespace(key):
             editor.replace(tag, end)
             removed.append(attribute)
-        elif plain is not None:
+        else:
             _put(editor, header, start, end, plain)
     return removed
 

@@ -363,6 +363,16 @@ case(
     roots_with_identity=1,
     invalid=3,
 )
+case(
+    "blank-id-yields",
+    "An id that names nobody yields to a later one that does.",
+    request(span("chat", [(ID, ""), (ID, " "), (ID, "u_812"), (ID, "u_999")])),
+    request(span("chat", {ID: "u_812"})),
+    spans=1,
+    roots=1,
+    roots_with_identity=1,
+    invalid=3,
+)
 
 # --- resource defaults ---
 
@@ -451,6 +461,21 @@ case(
     roots=1,
     roots_with_identity=1,
     defaults_moved=1,
+)
+_late_resource = field(1, LEN, resource({ID: "u_812"}))
+_landed, _cut = span("chat", {ID: "u_812", SOURCE: "resource"}, flags=0), span("llm", PLAIN, parent=ROOT, flags=0)
+_claims = span("llm", {**PLAIN, ID: "u_666"}, parent=ROOT, flags=0)
+case(
+    "resource-after-an-override",
+    "Where the resource stands last, overrides in front of it are ignored all the same.",
+    field(1, LEN, field(2, LEN, field(2, LEN, span("chat", {}, flags=0)) + field(2, LEN, _claims)) + _late_resource),
+    field(1, LEN, field(2, LEN, field(2, LEN, _landed) + field(2, LEN, _cut)) + field(1, LEN, resource())),
+    overrides=[["child", "chat", "llm", ID]],
+    spans=2,
+    roots=1,
+    roots_with_identity=1,
+    defaults_moved=1,
+    child=1,
 )
 
 # --- entry spans ---
@@ -637,6 +662,15 @@ case(
     "Of two values the last counts, and afterwards there is one.",
     request(span("chat", {ID: string("u_666") + string("u_812")}, flags=0)),
     request(span("chat", {ID: "u_812"}, flags=0)),
+    spans=1,
+    roots=1,
+    roots_with_identity=1,
+)
+case(
+    "value-of-two-types",
+    "A string in a field that is no string's is no second value, but it is not left for a reader to find.",
+    request(span("chat", {ID: string("u_812") + field(4, VARINT, b"\x01")}, flags=0)),
+    request(span("chat", {ID: string("u_812") + field(4, VARINT, b"\x01")}, flags=0)),
     spans=1,
     roots=1,
     roots_with_identity=1,

@@ -79,6 +79,24 @@ def test_overrides_are_described_without_values() -> None:
     assert enforced.counts.overrides_total == 1
 
 
+def test_long_spans_are_hopped_and_counted() -> None:
+    """Children and roots of every size are counted, whether or not one among them holds an override."""
+    prompts = ["p" * size for size in (1, 300, 20_000)]
+    ids = {"trace_id": b"t" * 16, "span_id": b"s" * 8}
+    spans = [Span(**ids, parent_span_id=PARENT, attributes=[text("input.value", prompt)]) for prompt in prompts]
+    spans += [Span(**ids, attributes=[text("input.value", prompt)]) for prompt in prompts]
+    spans.append(Span(**ids, parent_span_id=PARENT, attributes=[text(ID, "u_666")]))
+    counts = enforce_traces(request_of(*spans, *spans), STRICT).counts
+    assert (counts.spans, counts.roots, counts.overrides[Place.CHILD]) == (14, 6, 2)
+
+
+def test_a_name_that_quotes_the_key_is_a_name() -> None:
+    """The key in a span's name, its last field, is no identity."""
+    span = field(4, LEN, PARENT) + field(5, LEN, b"neatlogs.end_user.id")
+    body = field(1, LEN, field(2, LEN, field(2, LEN, span) + field(2, LEN, span)))
+    assert enforce_traces(body, STRICT).body is body
+
+
 @pytest.mark.parametrize("order", ["usual", "flags first", "name last", "long name", "no ids"])
 def test_spans_are_described_in_every_byte_order(order: str) -> None:
     """Ids and name are found wherever they stand in the span."""

@@ -13,18 +13,19 @@ help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/.python:
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed; say which with PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed; say which with PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
+	@echo "Setting up $(VENV); the first time this takes about a minute."
+	@$(PYTHON) -m venv $(VENV)
 	@# --group needs pip 25.1; the pip that comes with Python may be older.
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[processor]'
+	@$(BIN)/python -m pip install --quiet --editable '.[processor]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[processor]' --group dev
+	@$(BIN)/python -m pip install --quiet --editable '.[processor]' --group dev
 	@touch $@ $(VENV)/.run
 
 run: $(VENV)/.run  ## Start the processor (ARGS="..." passes flags)

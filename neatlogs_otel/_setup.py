@@ -12,7 +12,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from opentelemetry import trace as trace_api
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.trace import ProxyTracerProvider, TracerProvider
 
@@ -33,6 +33,7 @@ from neatlogs_otel._otlp import make_exporter, sends_to_same_place, span_process
 from neatlogs_otel._provider import tracer_provider
 from neatlogs_otel._span_processor import EndUserSpanProcessor
 from neatlogs_otel._warnings import logger, warn_once
+from neatlogs_otel.conventions import WORKFLOW_NAME
 
 Roots = Literal["trace", "entry"]
 
@@ -88,8 +89,9 @@ def init(
     once: an application that sets one of its own must do so *before* `init()`, or OpenTelemetry refuses it with the
     warning "Overriding of current TracerProvider is not allowed".
 
-    The service's name is that of the provider's resource: `OTEL_SERVICE_NAME`, as anywhere in OpenTelemetry. Batching,
-    timeouts, compression and certificates follow the standard variables too.
+    The service's name is that of the provider's resource: `OTEL_SERVICE_NAME`, as anywhere in OpenTelemetry; without
+    one, a provider that `init()` makes takes the workflow's name instead of `unknown_service`. Batching, timeouts,
+    compression and certificates follow the standard variables too.
 
     Calling it again replaces the settings of the first call (a provider that it made keeps its resource), with a
     warning. It also works after `shutdown()`.
@@ -247,10 +249,17 @@ def _attach(resource: Mapping[str, str], roots: Roots) -> _Attached | None:
 def _make_provider_if_none(resource: Mapping[str, str]) -> bool:
     if not isinstance(tracer_provider(), ProxyTracerProvider):
         return False
-    provider = SdkTracerProvider(resource=Resource.create(dict(resource)))
+    provider = SdkTracerProvider(resource=_named(Resource.create(dict(resource)), resource.get(WORKFLOW_NAME)))
     trace_api.set_tracer_provider(provider)
     # Another thread may have set one in the meantime; then OpenTelemetry has kept that.
     return tracer_provider() is provider
+
+
+def _named(resource: Resource, workflow_name: str | None) -> Resource:
+    """The resource with a service name, where OpenTelemetry found none and the workflow's will do."""
+    if workflow_name is None or not str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
+        return resource
+    return resource.merge(Resource({SERVICE_NAME: workflow_name}))
 
 
 def _name_end_users(attached: _Attached, roots: Roots) -> None:

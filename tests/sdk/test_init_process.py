@@ -30,6 +30,21 @@ def test_without_a_provider_one_is_made(sink) -> None:
     assert attributes(span) == {"neatlogs.end_user.id": "u_812", "neatlogs.end_user.source": "init"}
 
 
+def test_a_service_without_a_name_is_named_after_its_workflow(sink) -> None:
+    """Where OpenTelemetry finds no service name, a provider that init() makes takes the workflow's."""
+    run_program(
+        """
+        import neatlogs_otel as neatlogs
+        neatlogs.init(workflow_name="batch-job")
+        with neatlogs.trace("run"):
+            pass
+        """,
+        env={"NEATLOGS_ENDPOINT": sink.grpc_endpoint},
+    )
+    [(resource, _)] = sink.spans_with_resources
+    assert attributes(resource)["service.name"] == "batch-job"
+
+
 APP_SETUP = """
         from opentelemetry import trace
         from opentelemetry.sdk.resources import Resource

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-_FROM_THE_EXTRA = {"google", "grpc", "grpc_health", "opentelemetry", "pydantic", "tomli"}
+_FROM_THE_EXTRA = {"google", "grpc", "grpc_health", "h11", "opentelemetry", "pydantic", "starlette", "tomli", "uvicorn"}
 """The packages, as they are imported, of the extra `[processor]`."""
 
 

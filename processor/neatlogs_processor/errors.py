@@ -2,6 +2,7 @@
 
     ProcessorError
     ├── ConfigError                 a setting that cannot be used; the process does not start
+    ├── NotOtlpHttpError            the HTTP request is none of those that OTLP defines
     ├── MalformedOtlpError          the request is not OTLP
     ├── RequestTooLargeError        the request is over a size limit
     ├── NoDestinationError          the signal has nowhere to go in this configuration
@@ -20,6 +21,7 @@ is counted (`reason`). `neatlogs_processor.core.status` is the one place that tu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -34,6 +36,23 @@ class ConfigError(ProcessorError):
     """A flag, variable or file entry that cannot be used. The message is one line that says what to do."""
 
     reason = "config"
+
+
+class NotOtlpHttpError(ProcessorError):
+    """The path, the method, the media type or the content encoding of an HTTP request is none that OTLP defines.
+
+    Args:
+        message: What it is, and what it has to be.
+        http_status: 404, 405 or 415.
+        headers: What HTTP asks for beside this status, such as `allow`; names in lower case.
+    """
+
+    reason = "not_otlp_http"
+
+    def __init__(self, message: str, *, http_status: int, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+        self.headers = dict(headers or {})
 
 
 class MalformedOtlpError(ProcessorError):

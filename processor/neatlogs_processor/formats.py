@@ -37,6 +37,8 @@ _RESERVED_HEADERS = frozenset(
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 _BASE = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", re.ASCII)
 _SIGNAL_PATH = re.compile(r"(?:^|/)(v1/(?:traces|metrics|logs))/*$")
+# https://www.rfc-editor.org/rfc/rfc6454#section-6.2
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?", re.ASCII)
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|::1|localhost", re.ASCII)
 
 
@@ -140,12 +142,27 @@ class Endpoint:
         return self.target if self.path else f"{'https' if self.tls else 'http'}://{self.target}{self.base}"
 
 
-def parse_size(text: str) -> int:
+def parse_listener(text: str) -> ListenAddress | None:
+    """Read where a listener accepts connections; `none` says that there is no such listener."""
+    return None if text.strip().lower() == "none" else ListenAddress.parse(text)
+
+
+def check_origin(text: str) -> str:
+    """Return a web origin as browsers write it, or say what is wrong with it."""
+    origin = text.strip().lower()
+    if origin == "*":
+        raise ValueError("* would let every web page of the world send; name the origins")
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError(f"{text!r} is not an origin; write https://app.example.com, with a port where it has one")
+    return origin
+
+
+def parse_size(text: str, *, maximum: int = 2**31 - 1) -> int:
     """Read a number of bytes: `1048576`, `512KiB`, `64MiB`, `1GiB`; `KB`, `MB`, `GB` are powers of ten."""
     number, unit = _number_and_unit(text, _SIZE_UNITS, "64MiB or a number of bytes")
     size = round(number * _SIZE_UNITS[unit])
-    if not 1 <= size < 2**31:
-        raise ValueError("a size is between 1 byte and 2047MiB")
+    if not 1 <= size <= maximum:
+        raise ValueError(f"a size is between 1 byte and {maximum // 2**20}MiB")
     return size
 
 

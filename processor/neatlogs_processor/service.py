@@ -1,19 +1,18 @@
 """The composition root: builds the processor from its settings, runs it, and takes it down in order.
 
 receiver -> pipeline (bound, enforce, count) -> console -> budget -> retry -> exporter
+receiver -> pipeline (bound, enforce, count) -> console -> durable queue ... exporter     with --queue-dir
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import random
 import signal
-import socket
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from neatlogs_processor.core.backoff import Backoff
 from neatlogs_processor.core.policy import EndUserPolicy
@@ -22,14 +21,37 @@ from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.exporters.console import Console
 from neatlogs_processor.exporters.otlp_grpc import OtlpGrpcExporter
 from neatlogs_processor.exporters.sender import Budget, Retry, Sender
-from neatlogs_processor.formats import Endpoint, ListenAddress
+from neatlogs_processor.formats import ListenAddress
+from neatlogs_processor.own_listener import points_at
 from neatlogs_processor.pipeline import Pipeline
-from neatlogs_processor.receivers.otlp_grpc import OtlpGrpcReceiver
+from neatlogs_processor.queue.durable import DurableQueue, QueueLimits, QueueState
+from neatlogs_processor.queue.events import QueueEvents
+from neatlogs_processor.queue.lane import LaneSettings
+from neatlogs_processor.receivers.http_body import BodyLimits
+from neatlogs_processor.receivers.http_protocol import ConnectionLimits
+from neatlogs_processor.receivers.in_flight import BytesInFlight
+from neatlogs_processor.receivers.otlp_grpc import GrpcLimits, OtlpGrpcReceiver
+from neatlogs_processor.receivers.otlp_http import HttpOptions, OtlpHttpReceiver
+from neatlogs_processor.receivers.security import Authenticator
 from neatlogs_processor.settings import Settings
 from neatlogs_processor.telemetry import Telemetry, logger
+from neatlogs_processor.tls import TlsFiles, grpc_server_credentials, listener_files, server_context
 
 # Jitter spreads load; nothing depends on it being unpredictable.
 _chance = random.random
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where a processor listens.
+
+    Attributes:
+        grpc: OTLP/gRPC.
+        http: OTLP/HTTP; `None` where there is no such listener.
+    """
+
+    grpc: ListenAddress
+    http: ListenAddress | None
 
 
 class Service:
@@ -46,17 +68,42 @@ class Service:
         self._settings = settings
         self.telemetry = Telemetry()
         self._exporter: OtlpGrpcExporter | None = None
-        self._receiver = OtlpGrpcReceiver(
-            Pipeline(
-                self._destinations(),
-                policy=EndUserPolicy(settings.roots, frozenset(settings.entry_services)),
-                max_message_size=settings.max_message_size,
-                max_concurrent_requests=settings.max_concurrent_requests,
-                telemetry=self.telemetry,
-                chance=_chance,
-            ).handle,
+        self._queue: DurableQueue | None = None
+        handle = Pipeline(
+            self._destinations(),
+            policy=EndUserPolicy(settings.roots, frozenset(settings.entry_services)),
             max_message_size=settings.max_message_size,
+            max_concurrent_requests=settings.max_concurrent_requests,
+            telemetry=self.telemetry,
+            chance=_chance,
+        ).handle
+        self._bytes_in_flight = BytesInFlight(
+            settings.max_bytes_in_flight, max_message_size=settings.max_message_size, chance=_chance
         )
+        telemetry = self.telemetry
+        tls = _listener_files(settings)
+        authenticate = _authenticator(settings)
+        self._grpc = OtlpGrpcReceiver(
+            handle,
+            bytes_in_flight=self._bytes_in_flight,
+            limits=_grpc_limits(settings),
+            authenticate=authenticate,
+            credentials=None if tls is None else grpc_server_credentials(tls),
+            refused=lambda signal, error: telemetry.refused(signal, error, spans=0),
+        )
+        self._http: OtlpHttpReceiver | None = None
+        if settings.http_listen is not None:
+            self._http = OtlpHttpReceiver(
+                handle,
+                options=_http_options(settings),
+                bytes_in_flight=self._bytes_in_flight,
+                authenticate=authenticate,
+                # Socket files are always plain.
+                ssl=None if tls is None or settings.http_listen.path else server_context(tls),
+                refused=lambda signal, error: telemetry.refused(signal, error, spans=0),
+                http_refused=lambda reason: telemetry.counters.http_refused.add(1, reason),
+                failed=telemetry.failed,
+            )
 
     def _destinations(self) -> dict[Signal, Sender]:
         settings = self._settings
@@ -70,35 +117,113 @@ class Service:
                 max_message_size=settings.max_message_size,
                 ca_file=settings.upstream_ca_file,
             )
-            retries = self.telemetry.counters.retries
-            retry = Retry(self._exporter, backoff=Backoff(), chance=_chance, on_retry=lambda: retries.add(1))
-            upstream = Budget(retry, limit=settings.upstream_timeout)
+            upstream = self._before(self._exporter)
         destinations: dict[Signal, Sender] = {} if upstream is None else dict.fromkeys(Signal, upstream)
         if settings.console:
             destinations[Signal.TRACES] = Console(sys.stdout, upstream)
         return destinations
 
-    async def start(self) -> ListenAddress:
-        """Listen, and return the address with its real port.
+    def _before(self, exporter: Sender) -> Sender:
+        """Return what stands between the pipeline and the upstream."""
+        settings = self._settings
+        if settings.queue_dir is None:
+            retries = self.telemetry.counters.retries
+            retry = Retry(exporter, backoff=Backoff(), chance=_chance, on_retry=lambda: retries.add(1))
+            return Budget(retry, limit=settings.upstream_timeout)
+        self._queue = DurableQueue(
+            settings.queue_dir,
+            exporter.send,
+            limits=QueueLimits(settings.queue_max_bytes, settings.queue_max_age, settings.queue_max_dead_bytes),
+            lanes=LaneSettings(settings.queue_workers, settings.upstream_timeout),
+            events=QueueEvents(self.telemetry),
+            chance=_chance,
+        )
+        return self._queue
+
+    @property
+    def queue_state(self) -> QueueState | None:
+        """How the durable queue is; `None` without `--queue-dir`."""
+        return None if self._queue is None else self._queue.state
+
+    async def start(self) -> Listening:
+        """Listen, and return the addresses with their real ports.
 
         Raises:
-            ConfigError: The address cannot be used, or the upstream is this processor.
+            ConfigError: An address cannot be used, or the upstream is this processor.
         """
         settings = self._settings
-        address = self._receiver.bind(settings.grpc_listen)
-        if settings.upstream_endpoint is not None and await points_at(settings.upstream_endpoint, address):
+        grpc = await self._not_upstream("--grpc-listen", self._grpc.bind(settings.grpc_listen))
+        http: ListenAddress | None = None
+        if self._http is not None and settings.http_listen is not None:
+            http = await self._not_upstream("--http-listen", self._http.bind(settings.http_listen))
+            await self._http.start()
+        if self._queue is not None:
+            self._queue.start()
+        await self._grpc.start()
+        return Listening(grpc, http)
+
+    async def _not_upstream(self, flag: str, address: ListenAddress) -> ListenAddress:
+        upstream = self._settings.upstream_endpoint
+        if upstream is not None and await points_at(upstream, address):
             raise ConfigError(
-                f"--upstream-endpoint {settings.upstream_endpoint} is this processor's own --grpc-listen {address};"
+                f"--upstream-endpoint {upstream} is this processor's own {flag} {address};"
                 " it would send to itself without end: name the next hop"
             )
-        await self._receiver.start()
         return address
 
     async def stop(self) -> None:
-        """Stop accepting, let requests in flight finish, close the upstream."""
-        await self._receiver.stop(self._settings.shutdown_timeout)
+        """Stop accepting, let requests in flight finish, then deliveries, close the queue and the upstream."""
+        grace = self._settings.shutdown_timeout
+        end = asyncio.get_running_loop().time() + grace
+        await asyncio.gather(*(one.stop(grace) for one in (self._grpc, self._http) if one is not None))
+        if self._queue is not None:
+            # What is not delivered by then stays on the disk, so the time is shared rather than added.
+            await self._queue.stop(max(0.0, end - asyncio.get_running_loop().time()))
         if self._exporter is not None:
             await self._exporter.close()
+
+
+def _authenticator(settings: Settings) -> Authenticator | None:
+    if settings.auth_tokens_file is None and settings.browser_keys_file is None:
+        return None
+    return Authenticator(
+        tokens_file=settings.auth_tokens_file,
+        browser_keys_file=settings.browser_keys_file,
+        browser_key_rate=settings.browser_key_rate,
+    )
+
+
+def _listener_files(settings: Settings) -> TlsFiles | None:
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return listener_files(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+
+
+def _http_options(settings: Settings) -> HttpOptions:
+    return HttpOptions(
+        connections=ConnectionLimits(
+            header_time=settings.http_header_timeout,
+            header_size=settings.max_header_size,
+            idle_time=settings.http_idle_timeout,
+            connections=settings.http_max_connections,
+        ),
+        body=BodyLimits(size=settings.max_message_size, time=settings.body_timeout, rate=settings.http_min_body_rate),
+        max_json_depth=settings.max_json_depth,
+        cors_origins=settings.cors_origins,
+    )
+
+
+def _grpc_limits(settings: Settings) -> GrpcLimits:
+    return GrpcLimits(
+        max_streams=settings.grpc_max_streams,
+        connection_age=settings.grpc_max_connection_age,
+        connection_age_grace=settings.grpc_max_connection_age_grace,
+        connection_idle=settings.grpc_max_connection_idle,
+        handshake_timeout=settings.grpc_handshake_timeout,
+        max_header_size=settings.max_header_size,
+        body_timeout=settings.body_timeout,
+        max_arriving=settings.max_concurrent_requests,
+    )
 
 
 async def run(settings: Settings) -> None:
@@ -121,18 +246,19 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop, number)
     service = Service(settings)
     try:
-        address = await service.start()
-        _welcome(settings, address)
+        _welcome(settings, await service.start())
         await stopping.wait()
     finally:
         await service.stop()
     logger.info("stopped; %s", service.telemetry.summary())
 
 
-def _welcome(settings: Settings, address: ListenAddress) -> None:
+def _welcome(settings: Settings, listening: Listening) -> None:
+    address = listening.grpc
     upstream = settings.upstream_endpoint
     destination = "no upstream" if upstream is None else f"upstream {upstream}"
-    logger.info("neatlogs-processor %s is ready: OTLP/gRPC on %s, %s", version("neatlogs-otel"), address, destination)
+    where = f"OTLP/gRPC on {listening.grpc}" + (f", OTLP/HTTP on {listening.http}" if listening.http else "")
+    logger.info("neatlogs-processor %s is ready: %s, %s", version("neatlogs-otel"), where, destination)
     if upstream is None:
         logger.info("traces are printed, acknowledged and go nowhere else; --upstream-endpoint host:port sends them on")
         logger.info(
@@ -142,45 +268,3 @@ def _welcome(settings: Settings, address: ListenAddress) -> None:
         )
     elif settings.upstream_headers and not (upstream.tls or upstream.is_loopback):
         logger.warning("headers travel to %s without TLS; https://host:port encrypts them", upstream)
-
-
-async def points_at(endpoint: Endpoint, address: ListenAddress) -> bool:
-    """Say whether an endpoint leads to a listener of this machine, under whatever name it is written."""
-    if endpoint.path or address.path:
-        return bool(endpoint.path and address.path) and Path(endpoint.path).resolve() == Path(address.path).resolve()
-    if endpoint.port != address.port:
-        return False
-    ours = await _addresses(address.host)
-    theirs = await _addresses(endpoint.host)
-    if ours & theirs:
-        return True
-    # Every loopback address reaches a listener on this machine's loopback in practice: which of them a name such as
-    # localhost means differs from one resolver to the next.
-    if any(one.is_loopback for one in ours) and any(one.is_loopback or one.is_unspecified for one in theirs):
-        return True
-    return any(one.is_unspecified for one in ours) and any(_is_local(one) for one in theirs)
-
-
-async def _addresses(host: str) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        # A name that does not resolve (yet) leads nowhere; forwarding will say so.
-        return set()
-    addresses = set()
-    for *_, sockaddr in found:
-        one = ipaddress.ip_address(str(sockaddr[0]).partition("%")[0])
-        addresses.add(getattr(one, "ipv4_mapped", None) or one)
-    return addresses
-
-
-def _is_local(one: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Say whether an address belongs to this machine: only then can a socket be bound to it."""
-    if one.is_unspecified or one.is_loopback:
-        return True
-    try:
-        with socket.socket(socket.AF_INET if one.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(one), 0))
-    except OSError:
-        return False
-    return True

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 from neatlogs_processor.formats import (
     check_header_name,
     check_headers,
+    check_origin,
     parse_duration,
     parse_headers,
     parse_size,
@@ -26,12 +27,14 @@ class Meta:
         metavar: What stands for the value in `--help`.
         show: Writes a value so that it can be read back.
         secret: Whether the value is masked wherever it is shown.
+        none: How the absence of a value is written, where it can be.
     """
 
     group: str
     metavar: str
     show: Callable[[Any], str] = str
     secret: bool = False
+    none: str = ""
 
 
 def from_text(parse: Callable[[str], Any]) -> BeforeValidator:
@@ -47,6 +50,12 @@ def _size(value: Any) -> Any:
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         return parse_size(str(value))
     raise ValueError("write 64MiB or a number of bytes")
+
+
+def _disk_size(value: Any) -> Any:
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return parse_size(str(value), maximum=2**50)
+    raise ValueError("write 1GiB or a number of bytes")
 
 
 def _duration(value: Any) -> Any:
@@ -74,6 +83,10 @@ def words(value: Any) -> Any:
     raise ValueError("write names separated by commas")
 
 
+def _origins(value: Any) -> Any:
+    return tuple(check_origin(origin) for origin in words(value))
+
+
 def _header_names(value: Any) -> Any:
     return tuple(check_header_name(name) for name in words(value))
 
@@ -88,9 +101,11 @@ def _switch(value: Any) -> Any:
 
 
 Size = Annotated[int, BeforeValidator(_size)]
+DiskSize = Annotated[int, BeforeValidator(_disk_size)]
 Duration = Annotated[float, BeforeValidator(_duration)]
 Headers = Annotated[dict[str, SecretStr], BeforeValidator(_headers)]
 HeaderNames = Annotated[tuple[str, ...], BeforeValidator(_header_names)]
+Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 Words = Annotated[tuple[str, ...], BeforeValidator(words)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 

@@ -63,7 +63,9 @@ class Entry:
 
     def show(self, value: Any) -> str:
         """Write a value, masked where it is a secret; empty where there is none."""
-        if value is None or value in ((), {}):
+        if value is None:
+            return self.meta.none
+        if value in ((), {}):
             return ""
         if self.meta.secret:
             return comma(f"{name}=***" for name in value)
@@ -182,6 +184,7 @@ def check_together(settings: Settings) -> None:
         )
     _check_listeners(settings)
     _check_upstream(settings)
+    _check_queue(settings)
 
 
 def _check_listeners(settings: Settings) -> None:
@@ -192,9 +195,9 @@ def _check_listeners(settings: Settings) -> None:
         raise ConfigError("--tls-client-ca-file has no effect without --tls-cert-file and --tls-key-file")
     if settings.is_protected:
         return
-    listeners = {"grpc": settings.grpc_listen}
+    listeners = {"grpc": settings.grpc_listen, "http": settings.http_listen}
     for name, address in listeners.items():
-        if not address.is_loopback and name not in settings.allow_insecure:
+        if address is not None and not address.is_loopback and name not in settings.allow_insecure:
             raise ConfigError(
                 f"--{name}-listen {address} can be reached from other machines without TLS or a token: use"
                 " --tls-cert-file or --auth-tokens-file; if the network around it is trusted, say so with"
@@ -227,6 +230,23 @@ def _check_upstream(settings: Settings) -> None:
             raise ConfigError(
                 f"--upstream-endpoint {endpoint}: OTLP over gRPC needs a port; write http://collector:4317"
             )
+
+
+def _check_queue(settings: Settings) -> None:
+    if settings.queue_dir is None:
+        return
+    if settings.upstream_endpoint is None:
+        raise ConfigError("--queue-dir has nobody to deliver to: name an upstream with --upstream-endpoint")
+    if settings.forward_headers:
+        raise ConfigError(
+            "--forward-headers cannot be used with --queue-dir: the queue keeps no header of a request, because it may"
+            " be a credential; give the processor one of its own with --upstream-headers-file"
+        )
+    # A request that fits nowhere would be asked to come back for ever.
+    if settings.queue_max_bytes < 2 * settings.max_message_size:
+        raise ConfigError(
+            "--queue-max-bytes must be at least twice --max-message-size, so that every request that is accepted fits"
+        )
 
 
 def _with_headers_file(settings: Settings) -> Settings:

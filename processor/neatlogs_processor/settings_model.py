@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from neatlogs_processor.formats import Endpoint, ListenAddress, format_duration, format_size
+from neatlogs_processor.formats import Endpoint, ListenAddress, format_duration, format_size, parse_listener
 from neatlogs_processor.setting_types import (
+    DiskSize,
     Duration,
     HeaderNames,
     Headers,
     Meta,
+    Origins,
     Size,
     Switch,
     Words,
@@ -24,7 +26,7 @@ from neatlogs_processor.setting_types import (
 )
 
 _RECEIVE, _LIMIT, _SECURE = "Receiving", "Limits", "TLS and keys"
-_FORWARD, _RULE, _WATCH = "Forwarding", "The rule", "Watching"
+_FORWARD, _QUEUE, _RULE, _WATCH = "Forwarding", "The queue", "The rule", "Watching"
 
 
 class Settings(BaseModel):
@@ -36,6 +38,21 @@ class Settings(BaseModel):
         ListenAddress("127.0.0.1", 4317),
         Meta(_RECEIVE, "ADDRESS"),
         "Where OTLP/gRPC is received: host:port or unix:PATH. Port 0 takes any free port.",
+    )
+    http_listen: Annotated[ListenAddress | None, from_text(parse_listener)] = setting(
+        ListenAddress("127.0.0.1", 4318),
+        Meta(_RECEIVE, "ADDRESS", none="none"),
+        "Where OTLP/HTTP is received: host:port, unix:PATH, or none.",
+    )
+    admin_listen: Annotated[ListenAddress | None, from_text(parse_listener)] = setting(
+        ListenAddress("127.0.0.1", 4319),
+        Meta(_RECEIVE, "ADDRESS", none="none"),
+        "Where /healthz, /readyz and /metrics are served: host:port, unix:PATH, or none.",
+    )
+    cors_origins: Origins = setting(
+        (),
+        Meta(_RECEIVE, "ORIGINS", comma),
+        "Origins whose web pages may send to --http-listen, such as https://app.example.com. None unless named.",
     )
     allow_insecure: Annotated[tuple[Literal["grpc", "http", "admin"], ...], BeforeValidator(words)] = setting(
         (),
@@ -73,6 +90,30 @@ class Settings(BaseModel):
         Meta(_LIMIT, "DURATION", format_duration),
         "How long the body of one request may take to arrive.",
         gt=0,
+    )
+    max_json_depth: int = setting(
+        128, Meta(_LIMIT, "NUMBER"), "How deeply a JSON request may nest, at most 128.", ge=8, le=128
+    )
+    http_min_body_rate: int = setting(
+        1024,
+        Meta(_LIMIT, "NUMBER"),
+        "Bytes a second with which an HTTP body has to arrive on average, once it has taken 5 s; 0 asks for nothing.",
+        ge=0,
+    )
+    http_header_timeout: Duration = setting(
+        10.0,
+        Meta(_LIMIT, "DURATION", format_duration),
+        "How long an HTTP client may take to speak TLS, to send a request's headers, or to read an answer.",
+        gt=0,
+    )
+    http_idle_timeout: Duration = setting(
+        60.0,
+        Meta(_LIMIT, "DURATION", format_duration),
+        "An HTTP connection that sends no further request for this time is closed.",
+        gt=0,
+    )
+    http_max_connections: int = setting(
+        1000, Meta(_LIMIT, "NUMBER"), "HTTP connections open at the same time; more are answered 503.", ge=1
     )
     grpc_max_streams: int = setting(
         100,
@@ -183,6 +224,36 @@ class Settings(BaseModel):
         "Request headers that travel on to the upstream, such as x-api-key. None unless named.",
     )
 
+    queue_dir: Path | None = setting(
+        None,
+        Meta(_QUEUE, "DIRECTORY"),
+        "Keeps requests on disk in this directory: clients are answered once a request is there, and the processor"
+        " delivers it. One processor a directory.",
+    )
+    queue_max_bytes: DiskSize = setting(
+        2**30,
+        Meta(_QUEUE, "SIZE", format_size),
+        "How much may wait; more is asked to come back in a second or two.",
+    )
+    queue_max_age: Duration = setting(
+        72 * 3600.0,
+        Meta(_QUEUE, "DURATION", format_duration),
+        "How long a request may wait; what is older is dropped, counted and logged.",
+        gt=0,
+    )
+    queue_max_dead_bytes: DiskSize = setting(
+        64 * 2**20,
+        Meta(_QUEUE, "SIZE", format_size),
+        "How much is kept of what the upstream refused for good; the oldest is dropped, counted and logged.",
+    )
+    queue_workers: int = setting(
+        4,
+        Meta(_QUEUE, "NUMBER"),
+        "Requests of each signal that are sent from the queue at the same time.",
+        ge=1,
+        le=100,
+    )
+
     roots: Literal["trace", "entry"] = setting(
         "trace",
         Meta(_RULE, "KIND"),
@@ -199,6 +270,11 @@ class Settings(BaseModel):
         Meta(_WATCH, "", yes_no),
         "Print one line per trace and request on stdout, end users included. Without an upstream, requests are"
         " acknowledged and go nowhere else.",
+    )
+    explain: Switch = setting(
+        False,
+        Meta(_WATCH, "", yes_no),
+        "Tell clients, in the answer to an accepted request, that overrides in it were ignored, and why.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info", Meta(_WATCH, "LEVEL"), "What is logged on stderr: debug, info, warning or error."

@@ -19,6 +19,7 @@ from neatlogs_processor.core.policy import Enforced, Override, Place
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.core.text import shown
 from neatlogs_processor.errors import NoDestinationError, ProcessorError, UpstreamUnavailableError
+from neatlogs_processor.instruments import Gauges, Histogram
 
 logger = logging.getLogger("neatlogs_processor")
 
@@ -72,6 +73,20 @@ class Counters:
         self.invalid_values = Counter("invalid_values", "Identity removed because of the type of its value.")
         self.roots = Counter("roots", "Root spans, with and without an end user.", "end_user")
         self.retries = Counter("retries", "Tries to send a request after one that failed.")
+        self.http_refused = Counter(
+            "http_refused", "HTTP connections and requests refused before their signal was known.", "reason"
+        )
+        self.queue_requests = Counter(
+            "queue_requests", "Requests that left the queue, by what became of them.", "signal", "outcome"
+        )
+        self.queue_spans = Counter("queue_spans", "Spans that left the queue, by what became of them.", "outcome")
+        self.partial_rejections = Counter(
+            "partial_rejections", "Items that the upstream refused of queued requests that it accepted.", "signal"
+        )
+        self.dead_letters_dropped = Counter(
+            "dead_letters_dropped", "Dead letters that made room for newer ones.", "signal"
+        )
+        self.queue_files_set_aside = Counter("queue_files_set_aside", "Damaged queue files that were set aside.")
         self.failures = Counter("failures", "Requests that failed because of a bug of the processor.")
 
     def __iter__(self) -> Iterator[Counter]:
@@ -131,7 +146,16 @@ class Telemetry:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.counters = Counters()
+        self.gauges = Gauges()
+        self.request_duration = Histogram(
+            "request_duration_seconds",
+            "From a request that has arrived to its answer, whatever it is.",
+            "signal",
+            tuple(signal.value for signal in Signal),
+        )
+        self.histograms = (self.request_duration,)
         self._overrides = Seldom(clock, again=_HOUR)
         self._refusals = Seldom(clock, again=_MINUTE)
         self._bugs = Seldom(clock, again=_HOUR)

@@ -109,7 +109,15 @@ def _start(stack: ExitStack, command: list[str]) -> Proxy:
 
 
 def _start_processor(stack: ExitStack, upstream: str) -> Proxy:
-    command = [sys.executable, "-m", "neatlogs_processor", "--grpc-listen", "127.0.0.1:0"]
+    command = [
+        sys.executable,
+        "-m",
+        "neatlogs_processor",
+        "--grpc-listen",
+        "127.0.0.1:0",
+        "--http-listen",
+        "127.0.0.1:0",
+    ]
     command += ["--upstream-endpoint", upstream, "--log-format", "json"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     stack.callback(_stop, process)

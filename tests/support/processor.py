@@ -18,6 +18,9 @@ from neatlogs_processor.settings import load
 LIMIT = 60
 """Seconds after which a wait is a failure."""
 
+ANY_PORTS = {"NEATLOGS_PROCESSOR_HTTP_LISTEN": "127.0.0.1:0"}
+"""Free ports for the listeners that a test does not speak of."""
+
 _READY = re.compile(r"is ready: OTLP/gRPC on ([^\s,]+)")
 
 
@@ -36,16 +39,17 @@ class Running:
 
     service: Service
     target: str
+    http: str = ""
 
 
 @contextlib.asynccontextmanager
 async def running(**flags: Any) -> AsyncIterator[Running]:
     """Run a processor on a free port with these settings, written as in a file."""
-    loaded = load({"grpc_listen": "127.0.0.1:0", **flags}, {})
+    loaded = load({"grpc_listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0", **flags}, {})
     service = Service(loaded.settings)
     try:
-        address = await service.start()
-        yield Running(service, address.target)
+        listening = await service.start()
+        yield Running(service, listening.grpc.target, listening.http.target if listening.http else "")
     finally:
         await service.stop()
 
@@ -135,7 +139,7 @@ async def program(*arguments: str, environ: Mapping[str, str] | None = None, cwd
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**clean, **(environ or {})},
+        env={**clean, **ANY_PORTS, **(environ or {})},
         cwd=cwd,
     )
     running_program = Program(process)

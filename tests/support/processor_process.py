@@ -18,6 +18,7 @@ WAIT_SECONDS = 60.0
 """Long enough for a busy machine: a processor that has not answered by then never will."""
 
 _READY = re.compile(r"OTLP/gRPC on (127\.0\.0\.1:\d+)")
+_READY_HTTP = re.compile(r"OTLP/HTTP on (127\.0\.0\.1:\d+)")
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
@@ -37,12 +38,17 @@ class ProcessorProcess:
         ]
         for reader in self._readers:
             reader.start()
-        self.address = self._wait_until_ready()
+        self.address, self._http_address = self._wait_until_ready()
 
     @property
     def endpoint(self) -> str:
         """`http://127.0.0.1:PORT`, where it receives OTLP/gRPC."""
         return f"http://{self.address}"
+
+    @property
+    def http_endpoint(self) -> str:
+        """`http://127.0.0.1:PORT`, where it receives OTLP/HTTP."""
+        return f"http://{self._http_address}"
 
     @property
     def log(self) -> str:
@@ -86,10 +92,11 @@ class ProcessorProcess:
         if watched:
             self._lines.put(None)
 
-    def _wait_until_ready(self) -> str:
+    def _wait_until_ready(self) -> tuple[str, str]:
         while (line := self._lines.get(timeout=WAIT_SECONDS)) is not None:
             if ready := _READY.search(line):
-                return ready.group(1)
+                http = _READY_HTTP.search(line)
+                return ready.group(1), http.group(1) if http else ""
         raise AssertionError(f"the processor did not start:\n{self.log}")
 
 
@@ -98,14 +105,14 @@ def processor_process(*flags: str, program: Sequence[str] = ()) -> Iterator[Proc
     """Run the processor on a free loopback port until the block ends, and demand that it ends well.
 
     Args:
-        flags: Its flags; `--grpc-listen 127.0.0.1:0` is added.
+        flags: Its flags; free ports for the listeners are added.
         program: How it is started; `python -m neatlogs_processor` of this Python unless given.
     """
     program = program or (sys.executable, "-m", "neatlogs_processor")
     # Settings of whoever runs the tests must not reach the processor of a test.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NEATLOGS_")}
     process = subprocess.Popen(
-        [*program, "--grpc-listen", "127.0.0.1:0", *flags],
+        [*program, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", *flags],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

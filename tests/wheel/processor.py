@@ -18,7 +18,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 import neatlogs_otel as neatlogs
 
-command = [Path(sys.argv[1]) / "bin" / "neatlogs-processor", "--console", "--grpc-listen", "127.0.0.1:0"]
+command = [
+    Path(sys.argv[1]) / "bin" / "neatlogs-processor",
+    "--console",
+    "--grpc-listen",
+    "127.0.0.1:0",
+    "--http-listen",
+    "127.0.0.1:0",
+]
 environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
 process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 # Whatever goes wrong below, the processor does not outlive the trial.

@@ -1,7 +1,8 @@
 r"""JSON text, in UTF-8 bytes, read where it stands (https://www.rfc-editor.org/rfc/rfc8259).
 
-No objects are built of it: a tree of them takes twenty times the memory of small JSON values, so that a
-body within its size limit could still exhaust a process. The reader holds a position; strings without escapes, which are nearly all, are slices.
+No objects are built of it: a tree of them takes twenty times the memory of small JSON values, so that a body within its
+size limit could still exhaust a process. The reader holds a position; strings without escapes, which are nearly all,
+are slices.
 
 Stricter than the grammar in one thing: no object names a member twice, because readers disagree about what that means.
 """

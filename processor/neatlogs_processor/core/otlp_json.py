@@ -19,6 +19,7 @@ import json
 import math
 import re
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -43,7 +44,7 @@ from neatlogs_processor.core import json_text
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.core.schema import FIXED32, FIXED64, LEN, VARINT
 from neatlogs_processor.core.wire import encode_varint
-from neatlogs_processor.errors import MalformedOtlpError
+from neatlogs_processor.errors import MalformedOtlpError, RequestTooLargeError
 
 MAX_DEPTH: Final = 128
 """The most that `max_depth` may be: as many levels of JSON make fewer than 100 messages inside messages, which is where
@@ -90,10 +91,11 @@ class _Field:
 class _Reader:
     """One request on its way from JSON to protobuf."""
 
-    def __init__(self, text: bytes, max_depth: int) -> None:
+    def __init__(self, text: bytes, max_depth: int, max_size: int) -> None:
         self.text = text
         self.out = bytearray()
         self.max_depth = max_depth
+        self.max_size = max_size
 
     def object(self, pos: int, members: dict[bytes, _Field], depth: int) -> int:
         """Write the members of the object at `pos`; return the position after it."""
@@ -174,6 +176,11 @@ class _Reader:
             pos = following.end()
             if not following.lastindex:
                 break
+            if len(out) > self.max_size:
+                # Outside of arrays nothing is larger in protobuf than in JSON.
+                raise RequestTooLargeError(
+                    f"the request has more than {self.max_size} bytes in protobuf (--max-message-size)"
+                )
             index += 1
         if found.packed:
             self.close(start)
@@ -373,22 +380,24 @@ _RESPONSES: dict[Signal, type[Message]] = {
 }
 
 
-def request_from_json(signal: Signal, text: bytes, *, max_depth: int = MAX_DEPTH) -> bytes:
+def request_from_json(signal: Signal, text: bytes, *, max_depth: int = MAX_DEPTH, max_size: int = sys.maxsize) -> bytes:
     """Return the `Export…ServiceRequest` that a JSON text holds, serialised. Empty text is an empty request.
 
     Args:
         signal: Which request it is.
         text: The JSON text, in UTF-8; a byte order mark is passed over.
         max_depth: How many objects and arrays may be open at once, at most `MAX_DEPTH`.
+        max_size: About how many bytes may come out; `[0,0]` is four times as large in protobuf.
 
     Raises:
+        RequestTooLargeError: More than `max_size` bytes come out.
         MalformedOtlpError: It is not JSON, or not OTLP. The message says where, and repeats no value.
     """
     json_text.check_encoding(text)
     pos = json_text.skip_space(text, 3 if text.startswith(b"\xef\xbb\xbf") else 0)
     if pos == len(text):
         return b""
-    reader = _Reader(text, max_depth)
+    reader = _Reader(text, max_depth, max_size)
     try:
         pos = json_text.skip_space(text, reader.object(pos, _REQUESTS[signal], 0))
     except _Wrong as wrong:

@@ -20,6 +20,7 @@ from neatlogs_processor.errors import (
     ExportError,
     MalformedOtlpError,
     NoDestinationError,
+    NotOtlpHttpError,
     OverloadedError,
     PermissionDeniedError,
     ProcessorError,
@@ -158,8 +159,9 @@ def answer(error: ProcessorError) -> Answer:
     elif isinstance(error, PermissionDeniedError):
         code = GrpcCode.PERMISSION_DENIED
     elif isinstance(error, SlowRequestError):
-        code = GrpcCode.DEADLINE_EXCEEDED
-    elif isinstance(error, MalformedOtlpError):
+        # Over HTTP not 408, which OTLP's clients do not retry.
+        code = GrpcCode.UNAVAILABLE
+    elif isinstance(error, (MalformedOtlpError, NotOtlpHttpError)):
         code = GrpcCode.INVALID_ARGUMENT
     elif isinstance(error, RequestTooLargeError):
         code = GrpcCode.RESOURCE_EXHAUSTED
@@ -170,8 +172,8 @@ def answer(error: ProcessorError) -> Answer:
     message = _cut(str(error))
     if details is None or len(details) > MAX_DETAILS_BYTES:
         details = _details(code, message, retry_after)
-    if isinstance(error, SlowRequestError):
-        http_status = 408
+    if isinstance(error, NotOtlpHttpError):
+        http_status = error.http_status
     elif error.retryable:
         http_status = _HTTP_OF_RETRYABLE.get(code, 503)
     else:

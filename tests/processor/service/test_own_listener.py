@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from neatlogs_processor.formats import Endpoint, ListenAddress
-from neatlogs_processor.service import points_at
+from neatlogs_processor.own_listener import points_at
 
 
 @pytest.mark.parametrize(

@@ -160,32 +160,19 @@ async def generate(target: str, arguments: argparse.Namespace, figures: Figures)
             finally:
                 room.release()
 
-        async with asyncio.TaskGroup() if sys.version_info >= (3, 11) else _Tasks() as tasks:
-            while (elapsed := loop.time() - began) < arguments.duration:
-                if figures.sent > elapsed * arguments.rate:
-                    await asyncio.sleep(arguments.batch / arguments.rate / 4)
-                    continue
-                await room.acquire()
-                body = batch(figures.sent, arguments.batch, figures)
-                figures.sent += arguments.batch
-                figures.requests += 1
-                tasks.create_task(deliver(body))
-
-
-class _Tasks:
-    """What `asyncio.TaskGroup` is from Python 3.11 on, as far as it is needed here."""
-
-    async def __aenter__(self) -> _Tasks:
-        self._tasks: set[asyncio.Task[None]] = set()
-        return self
-
-    def create_task(self, coroutine: object) -> None:
-        task = asyncio.ensure_future(coroutine)  # type: ignore[arg-type]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*self._tasks)
+        deliveries: set[asyncio.Task[None]] = set()
+        while (elapsed := loop.time() - began) < arguments.duration:
+            if figures.sent > elapsed * arguments.rate:
+                await asyncio.sleep(arguments.batch / arguments.rate / 4)
+                continue
+            await room.acquire()
+            body = batch(figures.sent, arguments.batch, figures)
+            figures.sent += arguments.batch
+            figures.requests += 1
+            delivery = asyncio.create_task(deliver(body))
+            deliveries.add(delivery)
+            delivery.add_done_callback(deliveries.discard)
+        await asyncio.gather(*deliveries)
 
 
 async def watch(processor: Program, figures: Figures) -> None:
@@ -214,7 +201,7 @@ async def run(arguments: argparse.Namespace) -> bool:
 
     sink = grpc.aio.server()
     service, _, method = _EXPORT[1:].partition("/")
-    handlers = {method: grpc.unary_unary_rpc_method_handler(export)}
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {method: grpc.unary_unary_rpc_method_handler(export)}
     sink.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     port = sink.add_insecure_port("127.0.0.1:0")
     await sink.start()

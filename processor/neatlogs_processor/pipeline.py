@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from neatlogs_processor.core.backoff import overload_delay
+from neatlogs_processor.core.explain import with_explanation
 from neatlogs_processor.core.policy import Counts, EndUserPolicy
 from neatlogs_processor.core.request import Request, Signal
 from neatlogs_processor.core.traces import enforce_traces
@@ -25,6 +26,7 @@ class Pipeline:
         max_concurrent_requests: How many requests may be in flight.
         telemetry: Counts and logs.
         chance: Returns a random number, 0 <= chance < 1.
+        explain: Whether an answer says that overrides were ignored.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Pipeline:
         max_concurrent_requests: int,
         telemetry: Telemetry,
         chance: Callable[[], float],
+        explain: bool = False,
     ) -> None:
         self._destinations = destinations
         self._policy = policy
@@ -43,18 +46,21 @@ class Pipeline:
         self._max_concurrent_requests = max_concurrent_requests
         self._telemetry = telemetry
         self._chance = chance
+        self._explain = explain
         self._in_flight = 0
+        telemetry.gauges.requests_in_flight.read = lambda: self._in_flight
 
     async def handle(self, request: Request) -> bytes:
         """Enforce the rule on a request and deliver it.
 
         Returns:
-            The destination's response, as it came.
+            The destination's response, as it came, or with a warning about ignored overrides.
 
         Raises:
             ProcessorError: The request was not delivered. Except where the client goes away, nothing else is raised.
         """
         self._in_flight += 1
+        began = self._telemetry.clock()
         counts = Counts()
         try:
             self._admit(request)
@@ -77,7 +83,10 @@ class Pipeline:
             raise internal from None
         finally:
             self._in_flight -= 1
+            self._telemetry.request_duration.observe(self._telemetry.clock() - began, request.signal.value)
         self._telemetry.forwarded(request.signal, spans=counts.spans)
+        if self._explain and request.enforced is not None:
+            return with_explanation(response, request.enforced)
         return response
 
     def _admit(self, request: Request) -> None:

@@ -183,6 +183,7 @@ def check_together(settings: Settings) -> None:
             " traces without forwarding them"
         )
     _check_listeners(settings)
+    _check_admin(settings)
     _check_upstream(settings)
     _check_queue(settings)
 
@@ -203,6 +204,16 @@ def _check_listeners(settings: Settings) -> None:
                 " --tls-cert-file or --auth-tokens-file; if the network around it is trusted, say so with"
                 f" --allow-insecure {name}"
             )
+
+
+def _check_admin(settings: Settings) -> None:
+    # Keys and certificates are the receivers': probes have neither.
+    address = settings.admin_listen
+    if address is not None and not address.is_loopback and "admin" not in settings.allow_insecure:
+        raise ConfigError(
+            f"--admin-listen {address} can be reached from other machines and asks for no key; if the network around it"
+            " is trusted, say so with --allow-insecure admin"
+        )
 
 
 def _check_upstream(settings: Settings) -> None:

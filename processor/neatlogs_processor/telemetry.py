@@ -15,7 +15,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from neatlogs_processor.core.policy import Enforced, Override, Place
+from neatlogs_processor.core.explain import explanation
+from neatlogs_processor.core.policy import Enforced, Override
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.core.text import shown
 from neatlogs_processor.errors import NoDestinationError, ProcessorError, UpstreamUnavailableError
@@ -25,13 +26,6 @@ logger = logging.getLogger("neatlogs_processor")
 
 _MINUTE = 60.0
 _HOUR = 3600.0
-
-_ADVICE = {
-    Place.CHILD: "the root span owns the trace's end user; set it there, in the service that starts the trace",
-    Place.EVENT: "a span event cannot say who the end user is; set it on the root span",
-    Place.LINK: "a span link cannot say who the end user is; set it on the root span",
-    Place.SCOPE: "an instrumentation scope cannot say who the end user is; set it on the root span",
-}
 
 
 class Counter:
@@ -196,7 +190,7 @@ class Telemetry:
                 "%s not delivered (%s): %s; %s%s",
                 signal.value,
                 error.reason,
-                shown(str(error), limit=400),
+                shown(error.loggable, limit=400),
                 fate,
                 self._refusals.skipped(),
             )
@@ -232,21 +226,7 @@ class Telemetry:
     def _warn(self, override: Override) -> None:
         if not self._overrides.allows((override.service, override.span_name, override.place)):
             return
-        what = {
-            Place.CHILD: "child span",
-            Place.EVENT: "event of span",
-            Place.LINK: "link of span",
-            Place.SCOPE: "scope",
-        }[override.place]
-        logger.warning(
-            '%s "%s" of service "%s" sets %s: ignored; %s%s',
-            what,
-            shown(override.span_name),
-            shown(override.service or "unknown"),
-            shown(override.key),
-            _ADVICE[override.place],
-            self._overrides.skipped(),
-        )
+        logger.warning("%s%s", explanation(override), self._overrides.skipped())
 
 
 class _TextFormatter(logging.Formatter):

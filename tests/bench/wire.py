@@ -117,6 +117,8 @@ def _start_processor(stack: ExitStack, upstream: str) -> Proxy:
         "127.0.0.1:0",
         "--http-listen",
         "127.0.0.1:0",
+        "--admin-listen",
+        "none",
     ]
     command += ["--upstream-endpoint", upstream, "--log-format", "json"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)

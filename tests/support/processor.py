@@ -18,7 +18,10 @@ from neatlogs_processor.settings import load
 LIMIT = 60
 """Seconds after which a wait is a failure."""
 
-ANY_PORTS = {"NEATLOGS_PROCESSOR_HTTP_LISTEN": "127.0.0.1:0"}
+ANY_PORTS = {
+    "NEATLOGS_PROCESSOR_HTTP_LISTEN": "127.0.0.1:0",
+    "NEATLOGS_PROCESSOR_ADMIN_LISTEN": "127.0.0.1:0",
+}
 """Free ports for the listeners that a test does not speak of."""
 
 _READY = re.compile(r"is ready: OTLP/gRPC on ([^\s,]+)")
@@ -40,16 +43,19 @@ class Running:
     service: Service
     target: str
     http: str = ""
+    admin: str = ""
 
 
 @contextlib.asynccontextmanager
 async def running(**flags: Any) -> AsyncIterator[Running]:
     """Run a processor on a free port with these settings, written as in a file."""
-    loaded = load({"grpc_listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0", **flags}, {})
+    listeners = ("grpc_listen", "http_listen", "admin_listen")
+    loaded = load({**dict.fromkeys(listeners, "127.0.0.1:0"), **flags}, {})
     service = Service(loaded.settings)
     try:
         listening = await service.start()
-        yield Running(service, listening.grpc.target, listening.http.target if listening.http else "")
+        http, admin = (one.target if one else "" for one in (listening.http, listening.admin))
+        yield Running(service, listening.grpc.target, http, admin)
     finally:
         await service.stop()
 

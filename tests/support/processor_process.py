@@ -112,7 +112,7 @@ def processor_process(*flags: str, program: Sequence[str] = ()) -> Iterator[Proc
     # Settings of whoever runs the tests must not reach the processor of a test.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NEATLOGS_")}
     process = subprocess.Popen(
-        [*program, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", *flags],
+        [*program, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--admin-listen", "none", *flags],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

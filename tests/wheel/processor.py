@@ -25,6 +25,8 @@ command = [
     "127.0.0.1:0",
     "--http-listen",
     "127.0.0.1:0",
+    "--admin-listen",
+    "none",
 ]
 environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
 process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)

@@ -31,6 +31,11 @@ class ProcessorError(Exception):
     reason: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
 
+    @property
+    def loggable(self) -> str:
+        """The message without what others wrote: only this goes into a log."""
+        return str(self)
+
 
 class ConfigError(ProcessorError):
     """A flag, variable or file entry that cannot be used. The message is one line that says what to do."""
@@ -122,17 +127,31 @@ class ExportError(ProcessorError):
         grpc_code: The gRPC status code (an integer, 1 to 16) that says it best; the upstream's own where it sent one.
         details: The upstream's serialised `google.rpc.Status`, if it sent one, to be passed back as it came.
         retry_after: Seconds that the upstream asked to wait, if it did.
+        summary: What may be logged in place of the message, where that holds words of the upstream: it may quote keys
+            and payloads.
     """
 
     reason = "export"
 
     def __init__(
-        self, message: str, *, grpc_code: int, details: bytes | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        grpc_code: int,
+        details: bytes | None = None,
+        retry_after: float | None = None,
+        summary: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.summary = summary
         self.grpc_code = grpc_code
         self.details = details
         self.retry_after = retry_after
+
+    @property
+    def loggable(self) -> str:
+        """See `ProcessorError.loggable`."""
+        return str(self) if self.summary is None else self.summary
 
 
 class UpstreamRejectedError(ExportError):

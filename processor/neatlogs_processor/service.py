@@ -14,28 +14,27 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from neatlogs_processor import wiring
 from neatlogs_processor.core.backoff import Backoff
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.exporters.console import Console
-from neatlogs_processor.exporters.otlp_grpc import OtlpGrpcExporter
 from neatlogs_processor.exporters.sender import Budget, Retry, Sender
+from neatlogs_processor.exposition import Exposition
 from neatlogs_processor.formats import ListenAddress
 from neatlogs_processor.own_listener import points_at
 from neatlogs_processor.pipeline import Pipeline
 from neatlogs_processor.queue.durable import DurableQueue, QueueLimits, QueueState
 from neatlogs_processor.queue.events import QueueEvents
 from neatlogs_processor.queue.lane import LaneSettings
-from neatlogs_processor.receivers.http_body import BodyLimits
-from neatlogs_processor.receivers.http_protocol import ConnectionLimits
+from neatlogs_processor.receivers.admin import AdminServer
 from neatlogs_processor.receivers.in_flight import BytesInFlight
-from neatlogs_processor.receivers.otlp_grpc import GrpcLimits, OtlpGrpcReceiver
-from neatlogs_processor.receivers.otlp_http import HttpOptions, OtlpHttpReceiver
-from neatlogs_processor.receivers.security import Authenticator
+from neatlogs_processor.receivers.otlp_grpc import OtlpGrpcReceiver
+from neatlogs_processor.receivers.otlp_http import OtlpHttpReceiver
 from neatlogs_processor.settings import Settings
 from neatlogs_processor.telemetry import Telemetry, logger
-from neatlogs_processor.tls import TlsFiles, grpc_server_credentials, listener_files, server_context
+from neatlogs_processor.tls import grpc_server_credentials, server_context
 
 # Jitter spreads load; nothing depends on it being unpredictable.
 _chance = random.random
@@ -48,10 +47,12 @@ class Listening:
     Attributes:
         grpc: OTLP/gRPC.
         http: OTLP/HTTP; `None` where there is no such listener.
+        admin: The admin port; `None` likewise.
     """
 
     grpc: ListenAddress
     http: ListenAddress | None
+    admin: ListenAddress | None
 
 
 class Service:
@@ -67,7 +68,6 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.telemetry = Telemetry()
-        self._exporter: OtlpGrpcExporter | None = None
         self._queue: DurableQueue | None = None
         handle = Pipeline(
             self._destinations(),
@@ -76,17 +76,18 @@ class Service:
             max_concurrent_requests=settings.max_concurrent_requests,
             telemetry=self.telemetry,
             chance=_chance,
+            explain=settings.explain,
         ).handle
         self._bytes_in_flight = BytesInFlight(
             settings.max_bytes_in_flight, max_message_size=settings.max_message_size, chance=_chance
         )
         telemetry = self.telemetry
-        tls = _listener_files(settings)
-        authenticate = _authenticator(settings)
+        tls = wiring.listener_tls(settings)
+        authenticate = wiring.authenticator(settings)
         self._grpc = OtlpGrpcReceiver(
             handle,
             bytes_in_flight=self._bytes_in_flight,
-            limits=_grpc_limits(settings),
+            limits=wiring.grpc_limits(settings),
             authenticate=authenticate,
             credentials=None if tls is None else grpc_server_credentials(tls),
             refused=lambda signal, error: telemetry.refused(signal, error, spans=0),
@@ -95,7 +96,7 @@ class Service:
         if settings.http_listen is not None:
             self._http = OtlpHttpReceiver(
                 handle,
-                options=_http_options(settings),
+                options=wiring.http_options(settings),
                 bytes_in_flight=self._bytes_in_flight,
                 authenticate=authenticate,
                 # Socket files are always plain.
@@ -104,20 +105,21 @@ class Service:
                 http_refused=lambda reason: telemetry.counters.http_refused.add(1, reason),
                 failed=telemetry.failed,
             )
+        self._listening = False
+        telemetry.gauges.bytes_in_flight.read = lambda: self._bytes_in_flight.held
+        self._admin: AdminServer | None = None
+        if settings.admin_listen is not None:
+            self._admin = AdminServer(
+                not_ready=self._not_ready,
+                metrics=Exposition(telemetry).render,
+                refused=lambda reason: telemetry.counters.http_refused.add(1, reason),
+                failed=telemetry.failed,
+            )
 
     def _destinations(self) -> dict[Signal, Sender]:
         settings = self._settings
-        upstream: Sender | None = None
-        if settings.upstream_endpoint is not None:
-            self._exporter = OtlpGrpcExporter(
-                settings.upstream_endpoint,
-                headers={name: value.get_secret_value() for name, value in settings.upstream_headers.items()},
-                forward_headers=settings.forward_headers,
-                compression=settings.upstream_compression,
-                max_message_size=settings.max_message_size,
-                ca_file=settings.upstream_ca_file,
-            )
-            upstream = self._before(self._exporter)
+        self._exporter = wiring.exporter(settings)
+        upstream = None if self._exporter is None else self._before(self._exporter)
         destinations: dict[Signal, Sender] = {} if upstream is None else dict.fromkeys(Signal, upstream)
         if settings.console:
             destinations[Signal.TRACES] = Console(sys.stdout, upstream)
@@ -138,7 +140,14 @@ class Service:
             events=QueueEvents(self.telemetry),
             chance=_chance,
         )
-        return self._queue
+        queue, gauges = self._queue, self.telemetry.gauges
+        gauges.queue_requests.read = lambda: queue.state.requests
+        gauges.queue_bytes.read = lambda: queue.state.size
+        gauges.queue_oldest_age.read = lambda: queue.state.oldest_age
+        gauges.queue_full.read = lambda: queue.state.full
+        gauges.dead_letters.read = lambda: queue.state.dead_requests
+        gauges.dead_letter_bytes.read = lambda: queue.state.dead_size
+        return queue
 
     @property
     def queue_state(self) -> QueueState | None:
@@ -157,10 +166,22 @@ class Service:
         if self._http is not None and settings.http_listen is not None:
             http = await self._not_upstream("--http-listen", self._http.bind(settings.http_listen))
             await self._http.start()
+        admin: ListenAddress | None = None
+        if self._admin is not None and settings.admin_listen is not None:
+            admin = await self._not_upstream("--admin-listen", self._admin.bind(settings.admin_listen))
+            await self._admin.start()
         if self._queue is not None:
             self._queue.start()
         await self._grpc.start()
-        return Listening(grpc, http)
+        self._listening = True
+        return Listening(grpc, http, admin)
+
+    def _not_ready(self) -> str:
+        if not self._listening:
+            return "starting or stopping"
+        if self._queue is not None and self._queue.state.full:
+            return "the queue is full"
+        return ""
 
     async def _not_upstream(self, flag: str, address: ListenAddress) -> ListenAddress:
         upstream = self._settings.upstream_endpoint
@@ -172,7 +193,11 @@ class Service:
         return address
 
     async def stop(self) -> None:
-        """Stop accepting, let requests in flight finish, then deliveries, close the queue and the upstream."""
+        """Stop accepting, let requests in flight finish, then deliveries, close the queue and the upstream.
+
+        The admin port comes last, so that it can be seen how all else ends.
+        """
+        self._listening = False
         grace = self._settings.shutdown_timeout
         end = asyncio.get_running_loop().time() + grace
         await asyncio.gather(*(one.stop(grace) for one in (self._grpc, self._http) if one is not None))
@@ -181,49 +206,8 @@ class Service:
             await self._queue.stop(max(0.0, end - asyncio.get_running_loop().time()))
         if self._exporter is not None:
             await self._exporter.close()
-
-
-def _authenticator(settings: Settings) -> Authenticator | None:
-    if settings.auth_tokens_file is None and settings.browser_keys_file is None:
-        return None
-    return Authenticator(
-        tokens_file=settings.auth_tokens_file,
-        browser_keys_file=settings.browser_keys_file,
-        browser_key_rate=settings.browser_key_rate,
-    )
-
-
-def _listener_files(settings: Settings) -> TlsFiles | None:
-    if settings.tls_cert_file is None or settings.tls_key_file is None:
-        return None
-    return listener_files(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
-
-
-def _http_options(settings: Settings) -> HttpOptions:
-    return HttpOptions(
-        connections=ConnectionLimits(
-            header_time=settings.http_header_timeout,
-            header_size=settings.max_header_size,
-            idle_time=settings.http_idle_timeout,
-            connections=settings.http_max_connections,
-        ),
-        body=BodyLimits(size=settings.max_message_size, time=settings.body_timeout, rate=settings.http_min_body_rate),
-        max_json_depth=settings.max_json_depth,
-        cors_origins=settings.cors_origins,
-    )
-
-
-def _grpc_limits(settings: Settings) -> GrpcLimits:
-    return GrpcLimits(
-        max_streams=settings.grpc_max_streams,
-        connection_age=settings.grpc_max_connection_age,
-        connection_age_grace=settings.grpc_max_connection_age_grace,
-        connection_idle=settings.grpc_max_connection_idle,
-        handshake_timeout=settings.grpc_handshake_timeout,
-        max_header_size=settings.max_header_size,
-        body_timeout=settings.body_timeout,
-        max_arriving=settings.max_concurrent_requests,
-    )
+        if self._admin is not None:
+            await self._admin.stop(0)
 
 
 async def run(settings: Settings) -> None:

@@ -7,15 +7,19 @@ HTTP.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timezone
+from email.utils import parsedate_to_datetime
 from enum import IntEnum
 
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
+from neatlogs_processor.core.text import shown
 from neatlogs_processor.errors import (
     ExportError,
     MalformedOtlpError,
@@ -90,6 +94,23 @@ _HTTP_OF_REFUSAL = {
     # Without RetryInfo this is how an upstream says that a message is over its size limit.
     GrpcCode.RESOURCE_EXHAUSTED: 413,
 }
+# https://opentelemetry.io/docs/specs/otlp/#retryable-response-codes
+_HTTP_RETRYABLE = frozenset({429, 502, 503, 504})
+_CODE_OF_HTTP = {
+    400: GrpcCode.INVALID_ARGUMENT,
+    401: GrpcCode.UNAUTHENTICATED,
+    403: GrpcCode.PERMISSION_DENIED,
+    404: GrpcCode.UNIMPLEMENTED,
+    409: GrpcCode.ALREADY_EXISTS,
+    413: GrpcCode.RESOURCE_EXHAUSTED,
+    429: GrpcCode.RESOURCE_EXHAUSTED,
+    501: GrpcCode.UNIMPLEMENTED,
+    502: GrpcCode.UNAVAILABLE,
+    503: GrpcCode.UNAVAILABLE,
+    504: GrpcCode.DEADLINE_EXCEEDED,
+}
+# Three centuries; more digits are no time.
+_MAX_RETRY_AFTER_DIGITS = 10
 _HTTP_OF_RETRYABLE = {GrpcCode.RESOURCE_EXHAUSTED: 429, GrpcCode.DEADLINE_EXCEEDED: 504}
 
 
@@ -206,7 +227,69 @@ def upstream_error(code: int, message: str, trailers: Iterable[tuple[str, str | 
         retry_after = retry_after if in_details is None else in_details
     retryable = is_retryable(code, has_retry_info=retry_after is not None)
     kind = UpstreamUnavailableError if retryable else UpstreamRejectedError
-    return kind(message, grpc_code=code, details=details, retry_after=retry_after)
+    summary = f"the upstream answered {GrpcCode(code).name}; the client has its words"
+    return kind(message, grpc_code=code, details=details, retry_after=retry_after, summary=summary)
+
+
+def upstream_http_error(status: int, body: bytes, media_type: str, retry_after: float | None) -> ExportError:
+    """Return the error that says what an upstream's HTTP status means.
+
+    Args:
+        status: Any status but 2xx.
+        body: What came with it, bounded by whoever read it: a `google.rpc.Status`, or text.
+        media_type: The body's media type, in lower case, without parameters.
+        retry_after: Seconds of its `Retry-After`; see `retry_after_seconds`.
+    """
+    retryable = status in _HTTP_RETRYABLE
+    if retryable:
+        # 429 without a delay would be a gRPC code that must not be retried.
+        code = _CODE_OF_HTTP[status] if status != 429 or retry_after is not None else GrpcCode.UNAVAILABLE
+    else:
+        code = _CODE_OF_HTTP.get(status, GrpcCode.FAILED_PRECONDITION if status < 500 else GrpcCode.INTERNAL)
+        retry_after = None
+    summary = f"the upstream answered HTTP {status}"
+    if 300 <= status < 400:
+        summary += ", which leads elsewhere; redirects are not followed, because headers would travel along"
+    sent = _status_in(body, media_type)
+    # HTML is written for people who look at a page.
+    words = sent.message if sent is not None else body.decode("utf-8", "replace") if media_type == "text/plain" else ""
+    words = shown(words.strip(), limit=MAX_MESSAGE_CHARS - 100)
+    message = f"{summary}: {words}" if words else summary
+    details = None
+    if sent is not None:
+        # HTTP leaves the code to its own status; gRPC clients compare code and message with the call's.
+        sent.code, sent.message = int(code), message
+        details = sent.SerializeToString()
+        if retry_after is not None and _retry_after_in(details) is None:
+            sent.details.add().Pack(_retry_info(retry_after))
+            details = sent.SerializeToString()
+    kind = UpstreamUnavailableError if retryable else UpstreamRejectedError
+    return kind(message, grpc_code=code, details=details, retry_after=retry_after, summary=summary)
+
+
+def retry_after_seconds(value: str | None, *, now: float) -> float | None:
+    """Read HTTP's `Retry-After` (https://www.rfc-editor.org/rfc/rfc9110#field.retry-after): seconds, or a date.
+
+    Args:
+        value: The header's value, if there is one.
+        now: The time of day, in seconds since 1970.
+
+    Returns:
+        Seconds, at least 0; `None` where the value says nothing.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:_MAX_RETRY_AFTER_DIGITS])
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, IndexError, TypeError, OverflowError):
+        return None
+    if moment.tzinfo is None:
+        # "-0000" and a missing zone; HTTP knows GMT only.
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, moment.timestamp() - now)
 
 
 def with_hint(error: ExportError, hint: str) -> ExportError:
@@ -226,7 +309,28 @@ def with_hint(error: ExportError, hint: str) -> ExportError:
         else:
             status.message = _cut(message)
             details = status.SerializeToString()
-    return type(error)(message, grpc_code=error.grpc_code, details=details, retry_after=error.retry_after)
+    summary = None if error.summary is None else f"{error.summary} ({hint})"
+    return type(error)(
+        message, grpc_code=error.grpc_code, details=details, retry_after=error.retry_after, summary=summary
+    )
+
+
+def _status_in(body: bytes, media_type: str) -> Status | None:
+    status = Status()
+    try:
+        if media_type == "application/x-protobuf":
+            status.ParseFromString(body)
+        elif media_type == "application/json":
+            # Its details are not needed, and could be of types that are not known here.
+            document = json.loads(body)
+            if not isinstance(document, dict) or not isinstance(document.get("message"), str):
+                return None
+            status.message = document["message"].encode("utf-8", "replace").decode()
+        else:
+            return None
+    except (DecodeError, ValueError, RecursionError):
+        return None
+    return status
 
 
 def _details(code: GrpcCode, message: str, retry_after: float | None) -> bytes:

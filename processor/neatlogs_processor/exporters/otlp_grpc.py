@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import grpc
 import grpc.aio
 
 from neatlogs_processor.core.request import Request, Signal
 from neatlogs_processor.core.status import GrpcCode, upstream_error, with_hint
-from neatlogs_processor.errors import ConfigError, ExportError, UpstreamUnavailableError
+from neatlogs_processor.errors import ExportError, UpstreamUnavailableError
+from neatlogs_processor.exporters.outgoing import WITHHELD_API_KEY, OutgoingHeaders
 from neatlogs_processor.formats import Endpoint
+from neatlogs_processor.reloading import Reloading
+from neatlogs_processor.tls import Pem, TlsFiles, grpc_channel_credentials, read_pem
 
 METHODS = {
     Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
     Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
-
-API_KEY_HEADER = "x-api-key"
 
 _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # One link decides about retries, and it keeps the budget.
@@ -39,6 +39,9 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_metadata_size", 64 * 1024),
 )
 
+_RETIRED_CHANNEL_GRACE = 60.0
+"""Seconds that requests on a channel have after another took over; longer than any of them takes."""
+
 
 class OtlpGrpcExporter:
     """A sender (see `neatlogs_processor.exporters.sender.Sender`) over one gRPC channel.
@@ -50,11 +53,12 @@ class OtlpGrpcExporter:
         headers: Sent with every request.
         forward_headers: Names of request headers that travel on. A configured header wins over a forwarded one.
         compression: `"none"` or `"gzip"`.
-        max_message_size: The largest response accepted, in bytes. What is sent was bounded by the receiver.
-        ca_file: PEM file of the authorities that TLS trusts; `None` means the usual ones.
+        max_response_size: The largest response accepted, in bytes. What is sent was bounded by the receiver.
+        tls_files: What TLS trusts and shows; `None` trusts whom the system trusts. After a change, a new channel
+            takes over, and requests on the one before may finish.
 
     Raises:
-        ConfigError: `ca_file` cannot be read.
+        ConfigError: A TLS file cannot be used.
     """
 
     def __init__(
@@ -64,34 +68,59 @@ class OtlpGrpcExporter:
         headers: Mapping[str, str],
         forward_headers: Iterable[str] = (),
         compression: str = "none",
-        max_message_size: int,
-        ca_file: Path | None = None,
+        max_response_size: int = 4 * 2**20,
+        tls_files: TlsFiles | None = None,
     ) -> None:
-        self._headers = tuple((name.lower(), value) for name, value in headers.items())
-        self._forward = frozenset(name.lower() for name in forward_headers) - {name for name, _ in self._headers}
+        self._headers = OutgoingHeaders(headers, forward_headers)
         self._endpoint = endpoint
-        gzip = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
-        options = (
+        self._compression = grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression
+        self._options = (
             *_CHANNEL_OPTIONS,
-            ("grpc.max_receive_message_length", max_message_size),
+            ("grpc.max_receive_message_length", max_response_size),
             ("grpc.max_send_message_length", -1),
         )
-        if endpoint.tls:
-            credentials = grpc.ssl_channel_credentials(root_certificates=_read(ca_file))
-            self._channel = grpc.aio.secure_channel(endpoint.target, credentials, options=options, compression=gzip)
+        self._pem: Reloading[Pem] | None = None
+        if endpoint.tls and tls_files is not None:
+            self._pem = Reloading(tls_files.paths, lambda: read_pem(tls_files))
+        self._opened_with: Pem | None = None
+        self._retired: set[asyncio.Task[None]] = set()
+        self._open()
+
+    def _open(self) -> None:
+        if self._endpoint.tls:
+            self._opened_with = Pem(None, None, None) if self._pem is None else self._pem.get()
+            self._channel = grpc.aio.secure_channel(
+                self._endpoint.target,
+                grpc_channel_credentials(self._opened_with),
+                options=self._options,
+                compression=self._compression,
+            )
         else:
-            self._channel = grpc.aio.insecure_channel(endpoint.target, options=options, compression=gzip)
+            self._channel = grpc.aio.insecure_channel(
+                self._endpoint.target, options=self._options, compression=self._compression
+            )
         # No (de)serialiser: bytes in, bytes out.
         self._calls: dict[Signal, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {
             signal: self._channel.unary_unary(method) for signal, method in METHODS.items()
         }
+
+    def _follow_files(self) -> None:
+        """Open a new channel where the TLS files have changed: a channel keeps the credentials it was made with."""
+        if self._pem is None or self._pem.get() is self._opened_with:
+            return
+        before = self._channel
+        self._open()
+        task = asyncio.create_task(before.close(_RETIRED_CHANNEL_GRACE))
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
 
     async def send(self, request: Request) -> bytes:
         """Send the request once. The upstream's status, message and details are in the error."""
         timeout: float | None = None
         if request.deadline is not None:
             timeout = max(0.0, request.deadline - asyncio.get_running_loop().time())
-        metadata = self._headers + tuple(header for header in request.headers if header[0] in self._forward)
+        metadata = self._headers.metadata(request)
+        self._follow_files()
         try:
             response: bytes = await self._calls[request.signal](request.body, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
@@ -107,6 +136,7 @@ class OtlpGrpcExporter:
     async def close(self) -> None:
         """Close the channel. Calls in flight are cancelled."""
         await self._channel.close()
+        await asyncio.gather(*self._retired)
 
     def _explain(self, error: grpc.aio.AioRpcError, request: Request) -> ExportError:
         code: int = error.code().value[0]
@@ -118,27 +148,10 @@ class OtlpGrpcExporter:
                 f"the upstream {self._endpoint} did not answer in time", grpc_code=GrpcCode.UNAVAILABLE
             )
         failure = upstream_error(code, message, trailers)
-        if code == GrpcCode.UNAUTHENTICATED and self._withheld_api_key(request):
-            return with_hint(
-                failure,
-                f"the request carried {API_KEY_HEADER}, which the processor does not pass on unless it is started"
-                f" with --forward-headers {API_KEY_HEADER}",
-            )
+        if code == GrpcCode.UNAUTHENTICATED and self._headers.withholds_api_key(request):
+            return with_hint(failure, WITHHELD_API_KEY)
         return failure
 
     def _expired(self, request: Request) -> bool:
         # gRPC's timer may fire a little before the loop's clock gets there.
         return request.deadline is not None and asyncio.get_running_loop().time() >= request.deadline - 0.05
-
-    def _withheld_api_key(self, request: Request) -> bool:
-        sent = self._forward | {name for name, _ in self._headers}
-        return API_KEY_HEADER not in sent and any(name == API_KEY_HEADER for name, _ in request.headers)
-
-
-def _read(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"--upstream-ca-file: cannot read {path} ({error.strerror})") from None

@@ -35,11 +35,12 @@ class BytesInFlight:
             OverloadedError: There is no room for them now.
         """
         if self.held + size > self.limit:
-            raise OverloadedError(
-                f"requests of {self.held} bytes are in flight (--max-bytes-in-flight)",
-                retry_after=overload_delay(self._chance()),
-            )
+            raise self.overloaded(f"requests of {self.held} bytes are in flight (--max-bytes-in-flight)")
         self.held += size
+
+    def overloaded(self, message: str) -> OverloadedError:
+        """Return the error that asks a client to come back a little later."""
+        return OverloadedError(message, retry_after=overload_delay(self._chance()))
 
     def give_back(self, size: int) -> None:
         """Count bytes out."""

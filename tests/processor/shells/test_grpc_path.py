@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
@@ -99,8 +100,11 @@ async def test_a_request_over_the_size_limit_is_refused(upstream: Upstream, comp
     """The limit holds for the size after decompression, and the refusal has no RetryInfo."""
     async with running(upstream_endpoint=upstream.endpoint, max_message_size="10KiB") as processor:
         error = await refused(processor.target, request(root("x" * 20_000)), compression=compression)
+        assert processor.service.telemetry.counters.requests.get("traces", "too_large") == 1
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert dict(error.trailing_metadata()) == {}
+    trailers = dict(error.trailing_metadata())
+    assert "google.rpc.retryinfo-bin" not in trailers
+    assert not Status.FromString(trailers.get("grpc-status-details-bin", b"")).details
     assert upstream.received == []
 
 
@@ -108,7 +112,10 @@ async def test_messages_over_grpc_s_default_limit_pass_in_both_directions() -> N
     """gRPC's default of 4 MiB bounds neither requests nor responses."""
     body, response = request(root("x" * 6_000_000)), b"\xaa\x06\x80\x80\xc0\x02" + b"\0" * 0x500000
     reply = Reply(response=response)
-    async with Upstream(reply) as upstream, running(upstream_endpoint=upstream.endpoint) as processor:
+    async with (
+        Upstream(reply) as upstream,
+        running(upstream_endpoint=upstream.endpoint, upstream_max_response_size="6MiB") as processor,
+    ):
         assert await export(processor.target, body) == response
     assert upstream.bodies == [body]
 
@@ -216,7 +223,7 @@ async def test_https_speaks_tls_with_a_trusted_upstream() -> None:
 
 async def test_a_closed_exporter_is_unavailable_not_broken(upstream: Upstream) -> None:
     """A request that meets a closing processor gets a retryable answer."""
-    exporter = OtlpGrpcExporter(Endpoint.parse(upstream.endpoint), headers={}, max_message_size=1000)
+    exporter = OtlpGrpcExporter(Endpoint.parse(upstream.endpoint), headers={})
     await exporter.close()
     with pytest.raises(UpstreamUnavailableError, match="closed"):
         await exporter.send(Request(Signal.TRACES, b""))

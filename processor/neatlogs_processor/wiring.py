@@ -1,0 +1,84 @@
+"""From settings to parts: what each part of the processor is given, so that the parts need not know the settings."""
+
+from __future__ import annotations
+
+from neatlogs_processor.exporters.otlp_grpc import OtlpGrpcExporter
+from neatlogs_processor.exporters.otlp_http import OtlpHttpExporter
+from neatlogs_processor.receivers.http_body import BodyLimits
+from neatlogs_processor.receivers.http_protocol import ConnectionLimits
+from neatlogs_processor.receivers.otlp_grpc import GrpcLimits
+from neatlogs_processor.receivers.otlp_http import HttpOptions
+from neatlogs_processor.receivers.security import Authenticator
+from neatlogs_processor.settings import Settings
+from neatlogs_processor.tls import TlsFiles, listener_files, upstream_files
+
+
+def authenticator(settings: Settings) -> Authenticator | None:
+    """Return what asks clients for keys, if there are keys.
+
+    Raises:
+        ConfigError: A keys file cannot be used.
+    """
+    if settings.auth_tokens_file is None and settings.browser_keys_file is None:
+        return None
+    return Authenticator(
+        tokens_file=settings.auth_tokens_file,
+        browser_keys_file=settings.browser_keys_file,
+        browser_key_rate=settings.browser_key_rate,
+    )
+
+
+def listener_tls(settings: Settings) -> TlsFiles | None:
+    """Return the files with which the receivers speak TLS, if they do."""
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return listener_files(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+
+
+def grpc_limits(settings: Settings) -> GrpcLimits:
+    """Return what one client of the gRPC receiver may take up."""
+    return GrpcLimits(
+        max_streams=settings.grpc_max_streams,
+        connection_age=settings.grpc_max_connection_age,
+        connection_age_grace=settings.grpc_max_connection_age_grace,
+        connection_idle=settings.grpc_max_connection_idle,
+        handshake_timeout=settings.grpc_handshake_timeout,
+        max_header_size=settings.max_header_size,
+        body_timeout=settings.body_timeout,
+        max_arriving=settings.max_concurrent_requests,
+    )
+
+
+def http_options(settings: Settings) -> HttpOptions:
+    """Return what the HTTP receiver accepts, and what one client may take up."""
+    return HttpOptions(
+        connections=ConnectionLimits(
+            header_time=settings.http_header_timeout,
+            header_size=settings.max_header_size,
+            idle_time=settings.http_idle_timeout,
+            connections=settings.http_max_connections,
+        ),
+        body=BodyLimits(size=settings.max_message_size, time=settings.body_timeout, rate=settings.http_min_body_rate),
+        max_json_depth=settings.max_json_depth,
+        cors_origins=settings.cors_origins,
+    )
+
+
+def exporter(settings: Settings) -> OtlpGrpcExporter | OtlpHttpExporter | None:
+    """Return what speaks to the upstream, if there is one. To be called where the event loop runs.
+
+    Raises:
+        ConfigError: A TLS file cannot be used.
+    """
+    endpoint = settings.upstream_endpoint
+    if endpoint is None:
+        return None
+    kind = OtlpHttpExporter if settings.upstream_protocol == "http/protobuf" else OtlpGrpcExporter
+    return kind(
+        endpoint,
+        headers={name: value.get_secret_value() for name, value in settings.upstream_headers.items()},
+        forward_headers=settings.forward_headers,
+        compression=settings.upstream_compression,
+        max_response_size=settings.upstream_max_response_size,
+        tls_files=upstream_files(settings.upstream_cert_file, settings.upstream_key_file, settings.upstream_ca_file),
+    )

@@ -17,8 +17,8 @@ from neatlogs_processor.receivers.in_flight import Lease
 RATE_GRACE: Final = 5.0
 """Seconds in which a body may be slower than the minimum rate: connections begin slowly."""
 
-_DISCARD_TIME: Final = 2.0
-"""Seconds for which the rest of a refused body is read."""
+_DISCARD_TIME: Final = 1.0
+"""Seconds for which the rest of a refused body is read before the answer."""
 
 
 @dataclass(frozen=True)

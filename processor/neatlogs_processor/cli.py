@@ -21,8 +21,11 @@ _DESCRIPTION = """\
 Receives OpenTelemetry traces, enforces one end user per trace (the root span's), and sends them on.
 
 commands:
-  (none)    run the processor
-  health    ask the running processor whether it serves; exit code 0 if it does, else 1
+  (none)        run the processor
+  health        ask the running processor whether it serves; exit code 0 if it does, else 1
+  queue ls      show what waits in --queue-dir and what is dead, also beside a running processor
+  queue replay  put dead letters into the queue again: all, or --id NUMBER,NUMBER
+  queue purge   delete dead letters: all, or --id NUMBER,NUMBER; with --waiting requests that wait for delivery
 """
 
 _EPILOG = f"""\
@@ -61,8 +64,10 @@ def _main(argv: list[str], environ: Mapping[str, str]) -> int:
     command = "run"
     if argv and not argv[0].startswith("-"):
         command = argv.pop(0)
-        if command not in commands:
-            raise ConfigError(f"unknown command {command!r}{_did_you_mean(command, commands)}")
+        if command == "queue":
+            commands[command] = _queue_command(argv)
+        elif command not in commands:
+            raise ConfigError(f"unknown command {command!r}{_did_you_mean(command, [*commands, 'queue'])}")
     arguments = _parse(argv)
     config, config_flag = arguments.pop("config", None), "--config"
     if config is None and environ.get(CONFIG_VARIABLE):
@@ -150,6 +155,43 @@ def _run(loaded: Loaded) -> int:
     configure_logging(loaded.settings.log_level, loaded.settings.log_format)
     asyncio.run(run(loaded.settings))
     return 0
+
+
+def _queue_command(argv: list[str]) -> Callable[[Loaded], int]:
+    """Take the command's own words out of `argv`, and return what runs it."""
+    names = ("ls", "replay", "purge")
+    name = argv.pop(0) if argv and not argv[0].startswith("-") else ""
+    if name not in names:
+        raise ConfigError(f"queue {name or 'alone'} is no command; write queue ls, queue replay or queue purge")
+    own = _Parser(prog=f"{PROGRAM} queue {name}", add_help=False, allow_abbrev=False)
+    if name != "ls":
+        own.add_argument("--id", default="")
+    if name == "purge":
+        own.add_argument("--waiting", action="store_true")
+    given, argv[:] = own.parse_known_args(argv)
+
+    def run(loaded: Loaded) -> int:
+        from neatlogs_processor.queue import commands
+
+        path = loaded.settings.queue_dir
+        if path is None:
+            raise ConfigError(f"queue {name} needs --queue-dir DIRECTORY")
+        if name == "ls":
+            commands.list_queue(path, sys.stdout)
+        elif name == "replay":
+            commands.replay(path, _ids(given.id), sys.stdout)
+        else:
+            commands.purge(path, _ids(given.id), sys.stdout, waiting=given.waiting)
+        return 0
+
+    return run
+
+
+def _ids(text: str) -> list[int]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not all(word.isascii() and word.isdigit() for word in words) or (text and not words):
+        raise ConfigError(f"--id: {text!r} cannot be used: write the numbers that queue ls shows, with commas")
+    return [int(word) for word in words]
 
 
 def _health(loaded: Loaded) -> int:

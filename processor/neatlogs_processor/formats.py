@@ -232,6 +232,8 @@ def format_size(size: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """Write a duration so that `parse_duration` reads it back."""
+    if seconds >= 7200 and seconds % 3600 == 0:
+        return f"{seconds / 3600:.0f}h"
     if seconds != math.floor(seconds):
         return f"{seconds * 1000:.10g}ms"
     return f"{seconds:.0f}s"

@@ -67,8 +67,8 @@ class Gauges:
     def __init__(self) -> None:
         self.requests_in_flight = Gauge("requests_in_flight", "Requests that are being handled.")
         self.bytes_in_flight = Gauge("bytes_in_flight", "Bytes of requests that are being received or handled.")
-        self.queue_requests = Gauge("queue_requests", "Requests that wait in the durable queue.")
-        self.queue_bytes = Gauge("queue_bytes", "Bytes of the requests that wait in the durable queue.")
+        self.queue_requests = Gauge("queue_waiting_requests", "Requests that wait in the durable queue.")
+        self.queue_bytes = Gauge("queue_waiting_bytes", "Bytes of the requests that wait in the durable queue.")
         self.queue_oldest_age = Gauge(
             "queue_oldest_age_seconds", "For how long the oldest request has waited in the durable queue."
         )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from neatlogs_processor.core.explain import explanation
-from neatlogs_processor.core.policy import Enforced, Override
+from neatlogs_processor.core.policy import Enforced, Override, Place
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.core.text import shown
 from neatlogs_processor.errors import NoDestinationError, ProcessorError, UpstreamUnavailableError
@@ -41,6 +41,10 @@ class Counter:
         """Add to the number with these label values, which are in the order of `labels`."""
         if amount:
             self._values[labels] = self._values.get(labels, 0) + amount
+
+    def start(self, *labels: str) -> None:
+        """Show zero under these label values until there is more: a rate needs a point before the first event."""
+        self._values.setdefault(labels, 0)
 
     def get(self, *labels: str) -> int:
         """Return the number with these label values."""
@@ -82,6 +86,12 @@ class Counters:
         )
         self.queue_files_set_aside = Counter("queue_files_set_aside", "Damaged queue files that were set aside.")
         self.failures = Counter("failures", "Requests that failed because of a bug of the processor.")
+        for place in Place:
+            self.overrides_ignored.start(place.value)
+        for answer in ("yes", "no"):
+            self.roots.start(answer)
+        for signal in Signal:
+            self.requests.start(signal.value, "ok")
 
     def __iter__(self) -> Iterator[Counter]:
         return (value for value in vars(self).values() if isinstance(value, Counter))

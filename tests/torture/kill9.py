@@ -1,0 +1,211 @@
+"""Kill the processor again and again while clients send, and count what arrives.
+
+Every span has a number. A number is acknowledged when the client got OK for it. Each time, the processor is killed with
+SIGKILL at a random moment, started again on the same port and, with `--mode queue`, on the same queue; clients send a
+request again until it is acknowledged. The upstream refuses some requests for a moment and loses some answers. In the
+end every acknowledged number must have arrived at least once.
+
+    python tests/torture/kill9.py --mode queue --kills 100
+    python tests/torture/kill9.py --mode sync --kills 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+
+# A script's path begins with its own folder; what the tests share lies one up.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.processor import program
+from support.upstream import SERVICES
+
+CLIENTS = 8
+KILLED_EARLY = 0.2
+"""The share of runs that are killed at any moment, before they listen for instance."""
+DRAIN_SECONDS = 60.0
+
+_AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
+_EXPORT = f"/{SERVICES['traces']}/Export"
+
+
+class CountingUpstream:
+    """Counts how often each number arrives. Not all goes well with it.
+
+    Args:
+        chance: Decides which requests are refused for now, and which answers are lost after the request was kept.
+    """
+
+    def __init__(self, chance: random.Random) -> None:
+        self.arrived: Counter[int] = Counter()
+        self._chance = chance
+        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        handler = grpc.unary_unary_rpc_method_handler(self._export)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICES["traces"], {"Export": handler}),)
+        )
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+
+    async def start(self) -> None:
+        """Accept requests."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Stop at once."""
+        await self._server.stop(None)
+
+    async def _export(self, body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        fate = self._chance.random()
+        if fate < 0.05:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        self.arrived.update(numbers(body))
+        if fate < 0.07:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "kept, but the answer got lost")
+        return b""
+
+
+class Load:
+    """Clients that send numbered spans and do not give up.
+
+    Args:
+        port: Where the processor listens.
+        chance: Decides how many spans a request has.
+    """
+
+    def __init__(self, port: int, chance: random.Random) -> None:
+        self.sent = 0
+        self.acknowledged: set[int] = set()
+        self._port = port
+        self._chance = chance
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Begin no further request."""
+        self._stopping = True
+
+    async def client(self) -> None:
+        """Send requests, each until it is acknowledged."""
+        options = (("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200))
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self._port}", options=options) as channel:
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_EXPORT)
+            while not self._stopping:
+                first = self.sent
+                self.sent += self._chance.randint(1, 20)
+                ids = range(first, self.sent)
+                body = request(ids)
+                while not await accepted(call, body):
+                    await asyncio.sleep(0.02)
+                self.acknowledged.update(ids)
+
+
+async def accepted(call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes], body: bytes) -> bool:
+    """Send a request once and say whether the answer is OK; any answer that is final otherwise is a failure."""
+    try:
+        await call(body, timeout=10)
+    except grpc.aio.AioRpcError as error:
+        if error.code() not in _AGAIN:
+            raise
+        return False
+    return True
+
+
+def request(ids: range) -> bytes:
+    """Return a request with one span for each number, half a kilobyte each."""
+    spans = [
+        Span(trace_id=number.to_bytes(16, "big"), span_id=(number + 1).to_bytes(8, "big"), name="x" * 400)
+        for number in ids
+    ]
+    message = ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=spans)])])
+    return message.SerializeToString()
+
+
+def numbers(body: bytes) -> list[int]:
+    """Return the numbers of a request's spans; fail where one is not as it was sent."""
+    found = []
+    for resource_spans in ExportTraceServiceRequest.FromString(body).resource_spans:
+        for scope_spans in resource_spans.scope_spans:
+            for span in scope_spans.spans:
+                number = int.from_bytes(span.trace_id, "big")
+                assert span.span_id == (number + 1).to_bytes(8, "big")
+                assert span.name == "x" * 400
+                found.append(number)
+    return found
+
+
+async def torture(mode: str, kills: int, seed: int, folder: Path) -> bool:
+    """Run it, print the figures and say whether nothing was lost."""
+    chance = random.Random(seed)  # noqa: S311  # moments, not secrets
+    upstream = CountingUpstream(chance)
+    await upstream.start()
+    port = free_port()
+    flags = ["--grpc-listen", f"127.0.0.1:{port}", "--http-listen", "none", "--admin-listen", "none"]
+    flags += ["--upstream-endpoint", f"127.0.0.1:{upstream.port}"]
+    if mode == "queue":
+        flags += ["--queue-dir", str(folder / "queue")]
+    load = Load(port, chance)
+    begun = time.monotonic()
+    clients = [asyncio.create_task(load.client()) for _ in range(CLIENTS)]
+    for _ in range(kills):
+        async with program(*flags) as running:
+            if chance.random() < KILLED_EARLY:
+                await asyncio.sleep(chance.uniform(0.0, 1.0))
+            else:
+                await running.ready()
+                await asyncio.sleep(chance.uniform(0.0, 0.5))
+            running.kill(signal.SIGKILL)
+            await running.end()
+    async with program(*flags) as running:
+        await running.ready()
+        load.stop()
+        await asyncio.gather(*clients)
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while load.acknowledged - upstream.arrived.keys() and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        running.kill(signal.SIGTERM)
+        finished = await running.end()
+    await upstream.stop()
+    lost = load.acknowledged - upstream.arrived.keys()
+    print(
+        f"mode {mode}, {kills} kills in {time.monotonic() - begun:.0f} s (seed {seed}); spans: {load.sent} sent,"
+        f" {len(load.acknowledged)} acknowledged, {len(upstream.arrived)} received, {len(lost)} lost,"
+        f" {upstream.arrived.total() - len(upstream.arrived)} duplicated"
+    )
+    if lost or finished.code:
+        print(f"exit code {finished.code}; stderr of the last run:\n{finished.stderr}")
+    return not lost and finished.code == 0
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on: every run of the processor takes the same one."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        return int(reserved.getsockname()[1])
+
+
+def main() -> int:
+    """Run as the arguments say; 0 where nothing was lost."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--mode", choices=("queue", "sync"), default="queue")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        well = asyncio.run(torture(arguments.mode, arguments.kills, arguments.seed, Path(folder)))
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,11 +9,17 @@ from typing import Any
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.util.re import parse_env_headers
 
+from neatlogs_otel._answers import hear_grpc, hear_http
 from neatlogs_otel._endpoint import Endpoint, same_place
 from neatlogs_otel._provider import SCOPE_VERSION
 
 API_KEY_HEADER = "x-api-key"
 _CLIENT_HEADER = "x-neatlogs-client"
+# A session that is given to the exporter would silently replace the one that such a provider makes.
+_CREDENTIAL_PROVIDERS = (
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
+)
 _HEADER_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 
 
@@ -40,7 +46,9 @@ def make_exporter(endpoint: Endpoint, *, api_key: str | None, headers: Mapping[s
     if endpoint.protocol == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        return GrpcExporter(endpoint=endpoint.url, insecure=endpoint.insecure, headers=own or None)
+        exporter = GrpcExporter(endpoint=endpoint.url, insecure=endpoint.insecure, headers=own or None)
+        hear_grpc(exporter)
+        return exporter
     import requests
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
@@ -53,7 +61,13 @@ def make_exporter(endpoint: Endpoint, *, api_key: str | None, headers: Mapping[s
                     del request.headers[name]
             return super().send(request, **kwargs)
 
-    session = _OwnHeaders() if endpoint.is_ours and _standard_headers() else None
+    session: requests.Session | None = None
+    if endpoint.is_ours and _standard_headers():
+        session = _OwnHeaders()
+    elif not any(name in os.environ for name in _CREDENTIAL_PROVIDERS):
+        session = requests.Session()
+    if session is not None:
+        session.hooks["response"].append(hear_http)
     return HttpExporter(endpoint=endpoint.url, headers=own or None, session=session)
 
 

@@ -103,12 +103,12 @@ class _Collector(Collector):
                 yield GaugeMetricFamily(PREFIX + gauge.name, gauge.description, value=gauge.read())
         for histogram in self._telemetry.histograms:
             durations = HistogramMetricFamily(PREFIX + histogram.name, histogram.description, labels=(histogram.label,))
-            for value, counts, total in histogram:
+            for of, counts, total in histogram:
                 bounds = [*(str(bound) for bound in histogram.bounds), "+Inf"]
                 running = 0
                 buckets = []
                 for bound, count in zip(bounds, counts, strict=True):
                     running += count
                     buckets.append((bound, running))
-                durations.add_metric((value,), buckets, sum_value=total)
+                durations.add_metric((of,), buckets, sum_value=total)
             yield durations

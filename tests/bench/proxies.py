@@ -1,6 +1,6 @@
 """The proxies that the processor is measured against, and the sink behind them, each a process of its own.
 
-`passthrough` is the processor's own receiver and exporter with nothing in between: the floor that this gRPC stack sets.
+`passthrough` is the least that a proxy can do in this gRPC stack: one unary call in, the same bytes out, no limits.
 `decode` does the processor's job by decoding, editing and encoding. `sink` accepts everything.
 """
 
@@ -9,40 +9,39 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-from dataclasses import replace
 
-from neatlogs_processor.core.request import Request
-from neatlogs_processor.exporters.otlp_grpc import OtlpGrpcExporter
-from neatlogs_processor.formats import Endpoint, ListenAddress
-from neatlogs_processor.receivers.otlp_grpc import OtlpGrpcReceiver
+import grpc
+import grpc.aio
+
 from tests.bench.rivals import decode_edit_encode
 
-LARGEST = 64 * 2**20
+SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
+NO_LIMITS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0))
 
 
 async def serve(kind: str, upstream: str | None) -> None:
     """Serve on a free port, print it, and stop at SIGTERM."""
-    exporter = None
-    if upstream is not None:
-        exporter = OtlpGrpcExporter(Endpoint.parse(upstream), headers={}, max_message_size=LARGEST)
+    channel = None if upstream is None else grpc.aio.insecure_channel(upstream, options=NO_LIMITS)
+    send = None if channel is None else channel.unary_unary(f"/{SERVICE}/Export")
 
-    async def handle(request: Request) -> bytes:
-        if exporter is None:
+    async def export(body: bytes, _: object) -> bytes:
+        if send is None:
             return b""
-        if kind == "decode":
-            request = replace(request, body=decode_edit_encode(request.body))
-        return await exporter.send(request)
+        answer: bytes = await send(decode_edit_encode(body) if kind == "decode" else body)
+        return answer
 
-    receiver = OtlpGrpcReceiver(handle, max_message_size=LARGEST)
-    address = receiver.bind(ListenAddress("127.0.0.1", 0))
-    await receiver.start()
-    print(address.port, flush=True)
+    server = grpc.aio.server(options=NO_LIMITS)
+    handlers = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(port, flush=True)
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     await stopping.wait()
-    await receiver.stop(1)
-    if exporter is not None:
-        await exporter.close()
+    await server.stop(1)
+    if channel is not None:
+        await channel.close()
 
 
 def main() -> None:

@@ -120,7 +120,16 @@ def _start_processor(stack: ExitStack, upstream: str) -> Proxy:
         "--admin-listen",
         "none",
     ]
-    command += ["--upstream-endpoint", upstream, "--log-format", "json"]
+    command += [
+        "--upstream-endpoint",
+        upstream,
+        "--http-listen",
+        "none",
+        "--admin-listen",
+        "none",
+        "--log-format",
+        "json",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     stack.callback(_stop, process)
     assert process.stderr is not None

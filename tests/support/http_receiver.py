@@ -41,12 +41,16 @@ class Received:
     refused: list[tuple[Signal, str]] = field(default_factory=list)
     http_refused: list[str] = field(default_factory=list)
     failed: list[Exception] = field(default_factory=list)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a bare connection."""
+        """Open a bare connection; it is closed with the receiver at the latest."""
         if self.address.path:
-            return await asyncio.open_unix_connection(self.address.path)
-        return await asyncio.open_connection(self.address.host, self.address.port)
+            opened = await asyncio.open_unix_connection(self.address.path)
+        else:
+            opened = await asyncio.open_connection(self.address.host, self.address.port)
+        self.writers.append(opened[1])
+        return opened
 
 
 async def accept(_: Request) -> bytes:
@@ -93,7 +97,14 @@ async def http_receiver(
         base = f"{scheme}://localhost" if address.path else f"{scheme}://{address}"
         async with httpx.AsyncClient(base_url=base, transport=transport, timeout=LIMIT, trust_env=False) as client:
             found = Received(address, receiver, budget, client)
-            yield found
+            try:
+                yield found
+            finally:
+                for writer in found.writers:
+                    writer.transport.abort()
+                for writer in found.writers:
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
     finally:
         await receiver.stop(0)
     assert not found.failed

@@ -1,4 +1,4 @@
-"""OTLP in JSON: requests become protobuf, answers become JSON (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding).
+"""OTLP requests in JSON become protobuf (https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding).
 
 The mapping is protobuf's own (https://protobuf.dev/programming-guides/json/) but for this:
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import math
 import re
 import struct
@@ -26,19 +25,9 @@ from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2  # noqa: F401  # the details that can be written in JSON are those known here
-from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
-)
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from neatlogs_processor.core import json_text
 from neatlogs_processor.core.request import Signal
@@ -252,7 +241,7 @@ def _id(reader: _Reader, pos: int, _found: _Field, _depth: int) -> int:
 def _bytes(reader: _Reader, pos: int, _found: _Field, _depth: int) -> int:
     value, pos = reader.quoted(pos, "a string in base64")
     digits = value.rstrip(b"=")
-    if not _BASE64.fullmatch(value) or len(digits) % 4 == 1:
+    if not _BASE64.fullmatch(value) or len(digits) % 4 == 1 or (len(digits) < len(value) and len(value) % 4):
         raise _Wrong("a string in base64 is expected")
     reader.put(base64.b64decode(digits.translate(_URL_SAFE) + b"=" * (-len(digits) % 4)))
     return pos
@@ -373,11 +362,6 @@ _REQUESTS = {
     Signal.METRICS: _members(ExportMetricsServiceRequest.DESCRIPTOR, _KNOWN),
     Signal.LOGS: _members(ExportLogsServiceRequest.DESCRIPTOR, _KNOWN),
 }
-_RESPONSES: dict[Signal, type[Message]] = {
-    Signal.TRACES: ExportTraceServiceResponse,
-    Signal.METRICS: ExportMetricsServiceResponse,
-    Signal.LOGS: ExportLogsServiceResponse,
-}
 
 
 def request_from_json(signal: Signal, text: bytes, *, max_depth: int = MAX_DEPTH, max_size: int = sys.maxsize) -> bytes:
@@ -405,40 +389,3 @@ def request_from_json(signal: Signal, text: bytes, *, max_depth: int = MAX_DEPTH
     if pos != len(text):
         json_text.refuse(pos, "something follows the request")
     return bytes(reader.out)
-
-
-def response_to_json(signal: Signal, body: bytes) -> bytes:
-    """Return an `Export…ServiceResponse` as JSON; what is not one, or holds nothing known, is `{}`."""
-    try:
-        response = _RESPONSES[signal].FromString(body)
-    except DecodeError:
-        # The destination accepted the request, and that is what the client has to hear.
-        return b"{}"
-    return _dumps(MessageToDict(response))
-
-
-def status_to_json(details: bytes) -> bytes:
-    """Return a `google.rpc.Status` as JSON, without the details whose type nobody here knows."""
-    status = Status()
-    try:
-        status.ParseFromString(details)
-    except DecodeError:
-        return b"{}"
-    document: dict[str, Any] = MessageToDict(Status(code=status.code, message=status.message))
-    readable = [written for written in map(_readable, status.details) if written is not None]
-    if readable:
-        document["details"] = readable
-    return _dumps(document)
-
-
-def _readable(detail: Message) -> dict[str, Any] | None:
-    try:
-        written: dict[str, Any] = MessageToDict(detail)
-    except (TypeError, ValueError, DecodeError):
-        # Of a type that is not known here, or not of the type that it claims.
-        return None
-    return written
-
-
-def _dumps(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

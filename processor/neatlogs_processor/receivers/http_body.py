@@ -14,9 +14,6 @@ from neatlogs_processor.core.inflate import Inflater
 from neatlogs_processor.errors import NotOtlpHttpError, RequestTooLargeError, SlowRequestError
 from neatlogs_processor.receivers.in_flight import Lease
 
-RATE_GRACE: Final = 5.0
-"""Seconds in which a body may be slower than the minimum rate: connections begin slowly."""
-
 _DISCARD_TIME: Final = 1.0
 """Seconds for which the rest of a refused body is read before the answer."""
 
@@ -28,12 +25,14 @@ class BodyLimits:
     Attributes:
         size: Bytes, before and after decompression.
         time: Seconds from the headers to its end.
-        rate: Bytes a second that have to arrive on average, from `RATE_GRACE` on.
+        rate: Bytes a second that have to arrive on average; 0 asks for nothing.
+        rate_grace: Seconds in which it may be slower: connections begin slowly.
     """
 
     size: int
     time: float = 30.0
     rate: int = 1024
+    rate_grace: float = 5.0
 
 
 class HttpBody:
@@ -107,7 +106,7 @@ class HttpBody:
     async def _next(self, started: float, received: int) -> bytes:
         limits = self._limits
         # Each byte buys time, up to the limit; silence buys none.
-        allowed = min(limits.time, RATE_GRACE + received / limits.rate if limits.rate else limits.time)
+        allowed = min(limits.time, limits.rate_grace + received / limits.rate if limits.rate else limits.time)
         try:
             return await self._message(allowed - (asyncio.get_running_loop().time() - started))
         except asyncio.TimeoutError:

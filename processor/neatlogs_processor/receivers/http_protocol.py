@@ -62,6 +62,8 @@ class BoundedProtocol(H11Protocol):
         self.access_log = False
         self._limits = limits
         self._refused = refused
+        self._guarded = self.app
+        self.app = self._guard
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_for_headers = False
 
@@ -113,6 +115,20 @@ class BoundedProtocol(H11Protocol):
         """Close an idle connection."""
         super().timeout_keep_alive_handler()
         self._end()
+
+    async def _guard(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer what h11 lets through: headers that came in one piece, however long, and any version of HTTP."""
+        if scope["http_version"] not in ("1.0", "1.1"):
+            reason, status = "not_http", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+        elif sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self._limits.header_size:
+            reason, status = "header_size", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        else:
+            await self._guarded(scope, receive, send)
+            return
+        self._refused(reason)
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status.value, "headers": headers})
+        await send({"type": "http.response.body"})
 
     def _expect_headers(self) -> None:
         self._start_timer(self._no_headers)

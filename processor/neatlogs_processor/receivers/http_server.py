@@ -72,6 +72,11 @@ class HttpServer:
         self._bound = bind(self._flag, address)
         return self._bound.address
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open."""
+        return len(self._state.connections)
+
     async def start(self) -> None:
         """Accept connections."""
         if self._bound is None:

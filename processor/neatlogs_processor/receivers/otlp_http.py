@@ -18,10 +18,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from neatlogs_processor.core.otlp_json import MAX_DEPTH, request_from_json, response_to_json, status_to_json
+from neatlogs_processor.core.answers_json import response_to_json, status_to_json
+from neatlogs_processor.core.otlp_json import MAX_DEPTH, request_from_json
 from neatlogs_processor.core.request import Request, Signal
 from neatlogs_processor.core.status import answer
-from neatlogs_processor.errors import NotOtlpHttpError, ProcessorError
+from neatlogs_processor.errors import NotOtlpHttpError, ProcessorError, SlowRequestError
 from neatlogs_processor.formats import ListenAddress
 from neatlogs_processor.receivers.http_body import BodyLimits, HttpBody
 from neatlogs_processor.receivers.http_protocol import ConnectionLimits
@@ -121,6 +122,11 @@ class OtlpHttpReceiver:
         """
         return self._server.bind(address)
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open."""
+        return self._server.open_connections
+
     async def start(self) -> None:
         """Accept requests."""
         await self._server.start()
@@ -149,7 +155,8 @@ class OtlpHttpReceiver:
                     raise
                 response = await _unless_gone(self._handler(request), body)
         except ProcessorError as error:
-            await body.discard()
+            if not isinstance(error, SlowRequestError):
+                await body.discard()
             return _refusal(error, media_type, close=not body.complete)
         except ClientDisconnect:
             # Nobody reads it.
@@ -216,12 +223,8 @@ def _combined(http: HttpRequest) -> dict[str, str]:
     return combined
 
 
-def _metadata(http: HttpRequest, *, without: str | None) -> tuple[tuple[str, str | bytes], ...]:
-    return tuple(
-        (name, value.encode("latin-1") if name.endswith("-bin") else value)
-        for name, value in http.headers.items()
-        if name != without
-    )
+def _metadata(http: HttpRequest, *, without: str | None) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in http.headers.items() if name != without)
 
 
 def _refusal(error: ProcessorError, media_type: str, *, close: bool) -> Response:

@@ -360,7 +360,7 @@ async def test_a_key_is_checked_before_the_body_is_read(
 
 
 async def test_the_header_of_a_key_does_not_travel_on() -> None:
-    """What was meant for the processor stays there; other headers go with the request, binary ones as bytes."""
+    """What was meant for the processor stays there; other headers go with the request as they came."""
     seen: list[object] = []
 
     def admit(signal: Signal, headers: object) -> str:
@@ -373,14 +373,14 @@ async def test_the_header_of_a_key_does_not_travel_on() -> None:
             ("x-api-key", "secret"),
             ("x-tenant", "a"),
             ("X-Tenant", "b"),
-            ("x-note-bin", "é"),
+            ("x-note-bin", "AP8="),
         ]
         await received.client.post("/v1/logs", content=b"", headers=[(name, value.encode()) for name, value in headers])
     ((signal, asked),) = seen  # type: ignore[misc]
     assert signal is Signal.LOGS
     assert (asked["x-api-key"], asked["x-tenant"]) == ("secret", "a, b")
     travelling = [pair for pair in received.requests[0].headers if pair[0].startswith("x-")]
-    assert travelling == [("x-tenant", "a"), ("x-tenant", "b"), ("x-note-bin", "é".encode())]
+    assert travelling == [("x-tenant", "a"), ("x-tenant", "b"), ("x-note-bin", "AP8=")]
 
 
 async def test_a_client_that_goes_away_cancels_its_request() -> None:

@@ -146,8 +146,20 @@ def _did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f"; did you mean {near[0]}?" if near else "; --help lists what there is"
 
 
+def _refuse_slow_protobuf() -> None:
+    from google.protobuf.internal import api_implementation
+
+    # The rule's strict way and its limits in time and memory were measured against the reader in C.
+    if api_implementation.Type() == "python":
+        raise ConfigError(
+            "protobuf runs on its pure-Python reader, which is many times slower and bounds less; unset"
+            " PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION, or install a protobuf wheel for this platform"
+        )
+
+
 def _run(loaded: Loaded) -> int:
     check_together(loaded.settings)
+    _refuse_slow_protobuf()
     # gRPC is loaded only where it is needed: --help and mistakes answer at once.
     from neatlogs_processor.service import run
     from neatlogs_processor.telemetry import configure_logging

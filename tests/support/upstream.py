@@ -60,12 +60,15 @@ class Upstream:
         replies: One after the other; the last one repeats.
         port: 0 takes any.
         tls: PEM files of a key and a certificate, for a server that speaks TLS.
+        client_ca: PEM file of the authority that must have signed a client's certificate.
     """
 
     replies: Iterable[Reply]
     received: list[Received] = field(default_factory=list)
 
-    def __init__(self, *replies: Reply, port: int = 0, tls: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self, *replies: Reply, port: int = 0, tls: tuple[Path, Path] | None = None, client_ca: Path | None = None
+    ) -> None:
         self.replies = list(replies) or [Reply()]
         self.received = []
         self.arrived = asyncio.Condition()
@@ -82,7 +85,12 @@ class Upstream:
             self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         else:
             pair = (tls[0].read_bytes(), tls[1].read_bytes())
-            self.port = self._server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([pair]))
+            self.port = self._server.add_secure_port(
+                f"127.0.0.1:{port}",
+                grpc.ssl_server_credentials(
+                    [pair], client_ca.read_bytes() if client_ca else None, require_client_auth=client_ca is not None
+                ),
+            )
 
     @property
     def endpoint(self) -> str:

@@ -23,7 +23,8 @@ class Request:
     Attributes:
         signal: Which service was called.
         body: The serialised `Export…ServiceRequest`, uncompressed.
-        headers: The request's metadata as it came: lower-case names, `bytes` values for names that end in `-bin`.
+        headers: The request's metadata as it came, without the key that the processor itself asked for: lower-case
+            names; over gRPC, `bytes` values for names that end in `-bin`.
         deadline: When the answer must be out, in seconds of the event loop's clock; `None` where the client set none.
         enforced: What the rule found; `None` before enforcement and for metrics and logs.
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -82,27 +80,3 @@ def check_both(body: bytes) -> str:
     """`check_any_bytes` under both policies; says what happened under the strict one."""
     check_any_bytes(body, ENTRY)
     return check_any_bytes(body, STRICT)
-
-
-@dataclass
-class Tally:
-    """How many inputs were checked, and what happened to them."""
-
-    enforced: int = 0
-    unchanged: int = 0
-    refused: int = 0
-
-    @property
-    def executions(self) -> int:
-        """All inputs."""
-        return self.enforced + self.unchanged + self.refused
-
-    def add(self, outcome: str) -> None:
-        """Count one."""
-        setattr(self, outcome, getattr(self, outcome) + 1)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.executions} executions ({self.enforced} enforced, {self.unchanged} unchanged,"
-            f" {self.refused} refused)"
-        )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.request import Request, Signal
 from neatlogs_processor.core.traces import enforce_traces
@@ -109,11 +111,13 @@ class Parts:
 
     async def fill(self, one: Request) -> OverloadedError:
         """Put the same request into the queue until it is refused, and return the error."""
+        with pytest.raises(OverloadedError) as refused:
+            await self._send_for_ever(one)
+        return refused.value
+
+    async def _send_for_ever(self, one: Request) -> None:
         while True:
-            try:
-                await self.send(one)
-            except OverloadedError as error:
-                return error
+            await self.send(one)
 
     async def emptied(self) -> None:
         """Wait until nothing waits for delivery."""

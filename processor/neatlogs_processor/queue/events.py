@@ -58,7 +58,7 @@ class QueueEvents:
             logger.warning(
                 "queued %s not delivered yet: %s; tried again in %.1f s%s",
                 entry.signal.value,
-                shown(str(error), limit=400),
+                shown(entry.error, limit=400),
                 delay,
                 self._seldom.skipped(),
             )

@@ -114,6 +114,7 @@ class Lane:
         self._sending: dict[asyncio.Task[None], Entry] = {}
         self._loaded_up_to = 0
         self._more = True
+        self._turn_of_put_off = True
         self._failures = 0
         self._pause_until = 0.0
         self._wake = asyncio.Event()
@@ -177,11 +178,11 @@ class Lane:
             pause = self._pause_until - self._clock()
             if pause > 0:
                 return pause
+            if not self._window and self._more and len(self._put_off) < MAX_PUT_OFF:
+                await self._load()
+                continue
             entry = self._next()
             if entry is None:
-                if self._more and len(self._put_off) < MAX_PUT_OFF:
-                    await self._load()
-                    continue
                 return max(0.0, self._put_off[0][0] - self._clock()) if self._put_off else None
             task = asyncio.create_task(self._deliver(entry))
             self._sending[task] = entry
@@ -196,13 +197,15 @@ class Lane:
         return self._failures >= self._settings.workers
 
     def _next(self) -> Entry | None:
-        """Return the oldest request whose turn it is."""
+        """Return the request whose turn it is: by turns one that was put off and is due, and the oldest fresh one."""
         due = bool(self._put_off) and self._put_off[0][0] <= self._clock()
-        if due and (not self._window or self._put_off[0][1] < self._window[0].id):
+        fresh = bool(self._window) and len(self._put_off) < MAX_PUT_OFF
+        if due and (self._turn_of_put_off or not fresh):
+            # Those that were put off are older; but if they always went first, enough of them would block the others.
+            self._turn_of_put_off = False
             return heapq.heappop(self._put_off)[2]
-        if self._window and len(self._put_off) < MAX_PUT_OFF:
-            return self._window.popleft()
-        return heapq.heappop(self._put_off)[2] if due else None
+        self._turn_of_put_off = True
+        return self._window.popleft() if fresh else None
 
     async def _load(self) -> None:
         # Set before asking: what arrives meanwhile must not be overlooked.
@@ -254,7 +257,8 @@ class Lane:
 
     def _again(self, entry: Entry, error: Exception) -> None:
         entry.attempts += 1
-        entry.error = str(error)
+        # The message of a bug may quote a payload.
+        entry.error = str(error) if isinstance(error, ProcessorError) else type(error).__name__
         retry_after = getattr(error, "retry_after", None)
         if retry_after is not None:
             retry_after = min(retry_after, MAX_RETRY_AFTER)

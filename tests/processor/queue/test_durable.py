@@ -151,12 +151,12 @@ async def test_a_wall_clock_that_was_set_back_gives_no_negative_age(tmp_path: Pa
         await parts.send(traces("before"))
     clock = Clock()
     async with queue_in(
-        tmp_path / "queue", Destination(_down), max_age=60.0, wall=Clock(1_000.0), monotonic=clock, chance=0.9
+        tmp_path / "queue", Destination(_down), max_age=1.0, wall=Clock(1_000.0), monotonic=clock, chance=0.9
     ) as again:
         await until(lambda: len(again.destination.requests) > 0)
         assert again.queue.state.oldest_age == 0.0
         await again.send(traces("after"))
-        clock.now = 61.0
+        clock.now = 2.0
         await again.emptied()
         assert again.left("expired") == 2
 

@@ -242,6 +242,7 @@ def _welcome(settings: Settings, listening: Listening) -> None:
     upstream = settings.upstream_endpoint
     destination = "no upstream" if upstream is None else f"upstream {upstream}"
     where = f"OTLP/gRPC on {listening.grpc}" + (f", OTLP/HTTP on {listening.http}" if listening.http else "")
+    where += f", admin on {listening.admin}" if listening.admin else ""
     logger.info("neatlogs-processor %s is ready: %s, %s", version("neatlogs-otel"), where, destination)
     if upstream is None:
         logger.info("traces are printed, acknowledged and go nowhere else; --upstream-endpoint host:port sends them on")

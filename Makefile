@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench demo check wheel-check clean
+.PHONY: help run test lint bench torture demo check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,12 @@ wheel-check: $(VENV)/.dev  ## Build the wheel, install it where the sources are 
 
 bench: $(VENV)/.dev  ## Measure: ratios within one run
 	$(BIN)/python -m tests.bench
+
+torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, damaged files, a full disk, fuzzing
+	$(BIN)/python tests/torture/kill9.py --mode queue --kills 100
+	$(BIN)/python tests/torture/kill9.py --mode sync --kills 100
+	$(BIN)/python tests/torture/queue_damage.py
+	$(BIN)/python tests/torture/full_disk.py
 
 demo: $(VENV)/.dev  ## A lively mix of the examples against a running processor
 	$(BIN)/python examples/demo.py

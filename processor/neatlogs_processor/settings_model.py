@@ -118,7 +118,7 @@ class Settings(BaseModel):
     grpc_max_streams: int = setting(
         100,
         Meta(_LIMIT, "NUMBER"),
-        "gRPC requests at the same time over one connection; a client's further ones wait at the client.",
+        "gRPC requests at the same time over one connection; more of them wait at the client or are to come back.",
         ge=1,
     )
     grpc_max_connection_age: Duration = setting(

@@ -75,10 +75,12 @@ BAD: list[dict[str, str]] = [
 @pytest.mark.parametrize("headers", GOOD)
 async def test_a_known_token_is_served(tokens: Path, signal: str, headers: dict[str, str]) -> None:
     """A token may come as a bearer token or as x-api-key, over gRPC and HTTP, for every signal."""
-    async with Upstream() as upstream:
-        async with running(upstream_endpoint=upstream.endpoint, auth_tokens_file=str(tokens)) as processor:
-            await export(processor.target, BODY, signal=signal, metadata=tuple(headers.items()))
-            assert (await post(processor, headers, signal)).status_code == 200
+    async with (
+        Upstream() as upstream,
+        running(upstream_endpoint=upstream.endpoint, auth_tokens_file=str(tokens)) as processor,
+    ):
+        await export(processor.target, BODY, signal=signal, metadata=tuple(headers.items()))
+        assert (await post(processor, headers, signal)).status_code == 200
     assert len(upstream.received) == 2
 
 
@@ -86,11 +88,13 @@ async def test_a_known_token_is_served(tokens: Path, signal: str, headers: dict[
 @pytest.mark.parametrize("headers", BAD)
 async def test_everybody_else_is_refused(tokens: Path, signal: str, headers: dict[str, str]) -> None:
     """Without a known token: UNAUTHENTICATED and 401, counted, and nothing goes on."""
-    async with Upstream() as upstream:
-        async with running(upstream_endpoint=upstream.endpoint, auth_tokens_file=str(tokens)) as processor:
-            error = await refused(processor.target, BODY, signal=signal, metadata=tuple(headers.items()))
-            answer = await post(processor, headers, signal)
-            assert processor.service.telemetry.counters.requests.get(signal, "unauthenticated") == 2
+    async with (
+        Upstream() as upstream,
+        running(upstream_endpoint=upstream.endpoint, auth_tokens_file=str(tokens)) as processor,
+    ):
+        error = await refused(processor.target, BODY, signal=signal, metadata=tuple(headers.items()))
+        answer = await post(processor, headers, signal)
+        assert processor.service.telemetry.counters.requests.get(signal, "unauthenticated") == 2
     assert error.code() is grpc.StatusCode.UNAUTHENTICATED
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert upstream.received == []
@@ -99,11 +103,13 @@ async def test_everybody_else_is_refused(tokens: Path, signal: str, headers: dic
 @SIGNALS
 async def test_grpc_refuses_before_the_body(tokens: Path, signal: str) -> None:
     """A stranger is answered while its message has not even begun to arrive."""
-    async with running(console=True, auth_tokens_file=str(tokens)) as processor:
-        async with grpc.aio.insecure_channel(processor.target) as channel:
-            call = channel.stream_unary(f"/{SERVICES[signal]}/Export")(timeout=LIMIT)
-            with pytest.raises(grpc.aio.AioRpcError) as error:
-                await call
+    async with (
+        running(console=True, auth_tokens_file=str(tokens)) as processor,
+        grpc.aio.insecure_channel(processor.target) as channel,
+    ):
+        call = channel.stream_unary(f"/{SERVICES[signal]}/Export")(timeout=LIMIT)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call
     assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -122,10 +128,12 @@ async def test_http_refuses_before_the_body(tokens: Path, signal: str) -> None:
 
 async def test_the_health_service_asks_for_no_token(tokens: Path) -> None:
     """Probes of an orchestrator cannot send one."""
-    async with running(console=True, auth_tokens_file=str(tokens)) as processor:
-        async with grpc.aio.insecure_channel(processor.target, compression=grpc.Compression.Gzip) as channel:
-            check = channel.unary_unary("/grpc.health.v1.Health/Check")
-            assert await check(b"\x0a\x00" + b"\x0a\x00" * 100, timeout=LIMIT) == b"\x08\x01"
+    async with (
+        running(console=True, auth_tokens_file=str(tokens)) as processor,
+        grpc.aio.insecure_channel(processor.target, compression=grpc.Compression.Gzip) as channel,
+    ):
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert await check(b"\x0a\x00" + b"\x0a\x00" * 100, timeout=LIMIT) == b"\x08\x01"
 
 
 @pytest.mark.parametrize("header", ["authorization", "x-api-key"])
@@ -164,23 +172,25 @@ async def test_the_upstream_s_key_may_be_held_by_the_processor(tokens: Path) -> 
 async def test_a_browser_key_opens_traces_from_its_origins_only(browser_keys: Path) -> None:
     """Other signals, other origins, no origin and other keys are refused."""
     key = {"x-api-key": BROWSER_KEY}
-    async with Upstream() as upstream:
-        async with running(upstream_endpoint=upstream.endpoint, browser_keys_file=str(browser_keys)) as processor:
-            statuses = [
-                (await post(processor, headers, signal)).status_code
-                for headers, signal in (
-                    ({**key, "origin": SHOP}, "traces"),
-                    ({**key, "origin": "http://localhost:3000"}, "traces"),
-                    ({**key, "origin": SHOP}, "logs"),
-                    ({**key, "origin": SHOP}, "metrics"),
-                    ({**key, "origin": "https://evil.example"}, "traces"),
-                    ({**key, "origin": "null"}, "traces"),
-                    (key, "traces"),
-                    ({"origin": SHOP}, "traces"),
-                )
-            ]
-            over_grpc = await refused(processor.target, BODY, metadata=(("x-api-key", BROWSER_KEY),))
-            denied = processor.service.telemetry.counters.requests.get("traces", "permission_denied")
+    async with (
+        Upstream() as upstream,
+        running(upstream_endpoint=upstream.endpoint, browser_keys_file=str(browser_keys)) as processor,
+    ):
+        statuses = [
+            (await post(processor, headers, signal)).status_code
+            for headers, signal in (
+                ({**key, "origin": SHOP}, "traces"),
+                ({**key, "origin": "http://localhost:3000"}, "traces"),
+                ({**key, "origin": SHOP}, "logs"),
+                ({**key, "origin": SHOP}, "metrics"),
+                ({**key, "origin": "https://evil.example"}, "traces"),
+                ({**key, "origin": "null"}, "traces"),
+                (key, "traces"),
+                ({"origin": SHOP}, "traces"),
+            )
+        ]
+        over_grpc = await refused(processor.target, BODY, metadata=(("x-api-key", BROWSER_KEY),))
+        denied = processor.service.telemetry.counters.requests.get("traces", "permission_denied")
     assert statuses == [200, 200, 403, 403, 403, 403, 403, 401]
     assert over_grpc.code() is grpc.StatusCode.PERMISSION_DENIED
     assert denied == 4

@@ -35,9 +35,16 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
+    # Channels to one target share connections otherwise, so a new channel would not mean a new connection.
+    ("grpc.use_local_subchannel_pool", 1),
     # A status with details is larger than the default allows (8 KiB).
     ("grpc.max_metadata_size", 64 * 1024),
 )
+
+_UNANSWERED = 3
+_UNANSWERED_SECONDS = 2.0
+"""After so many requests in a row, over at least so long, that ended without a word, another connection is tried. gRPC
+keeps one for as long as it is alive, and what holds it alive (a proxy, say) need not be what should answer."""
 
 _RETIRED_CHANNEL_GRACE = 60.0
 """Seconds that requests on a channel have after another took over; longer than any of them takes."""
@@ -84,6 +91,8 @@ class OtlpGrpcExporter:
             self._pem = Reloading(tls_files.paths, lambda: read_pem(tls_files))
         self._opened_with: Pem | None = None
         self._retired: set[asyncio.Task[None]] = set()
+        self._unanswered = 0
+        self._unanswered_since = 0.0
         self._open()
 
     def _open(self) -> None:
@@ -106,8 +115,20 @@ class OtlpGrpcExporter:
 
     def _follow_files(self) -> None:
         """Open a new channel where the TLS files have changed: a channel keeps the credentials it was made with."""
-        if self._pem is None or self._pem.get() is self._opened_with:
-            return
+        if self._pem is not None and self._pem.get() is not self._opened_with:
+            self._open_anew()
+
+    def _no_answer(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._unanswered == 0:
+            self._unanswered_since = now
+        self._unanswered += 1
+        if self._unanswered >= _UNANSWERED and now - self._unanswered_since >= _UNANSWERED_SECONDS:
+            self._unanswered = 0
+            self._open_anew()
+
+    def _open_anew(self) -> None:
+        """Let another channel take over. Requests on the one before may finish."""
         before = self._channel
         self._open()
         task = asyncio.create_task(before.close(_RETIRED_CHANNEL_GRACE))
@@ -131,6 +152,7 @@ class OtlpGrpcExporter:
                 f"the connection to {self._endpoint} is closed ({type(error).__name__})",
                 grpc_code=GrpcCode.UNAVAILABLE,
             ) from None
+        self._unanswered = 0
         return response
 
     async def close(self) -> None:
@@ -144,9 +166,11 @@ class OtlpGrpcExporter:
         message = error.details() or error.code().name
         if code == GrpcCode.DEADLINE_EXCEEDED and not trailers and self._expired(request):
             # Our own deadline, not a word of the upstream's.
+            self._no_answer()
             return UpstreamUnavailableError(
                 f"the upstream {self._endpoint} did not answer in time", grpc_code=GrpcCode.UNAVAILABLE
             )
+        self._unanswered = 0
         failure = upstream_error(code, message, trailers)
         if code == GrpcCode.UNAUTHENTICATED and self._headers.withholds_api_key(request):
             return with_hint(failure, WITHHELD_API_KEY)

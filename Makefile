@@ -51,11 +51,17 @@ wheel-check: $(VENV)/.dev  ## Build the wheel, install it where the sources are 
 bench: $(VENV)/.dev  ## Measure: ratios within one run
 	$(BIN)/python -m tests.bench
 
-torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, damaged files, a full disk, fuzzing
+torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, damaged files, full disk, hostile input, fuzzing, an hour of load
 	$(BIN)/python tests/torture/kill9.py --mode queue --kills 100
 	$(BIN)/python tests/torture/kill9.py --mode sync --kills 100
 	$(BIN)/python tests/torture/queue_damage.py
 	$(BIN)/python tests/torture/full_disk.py
+	$(BIN)/python tests/torture/hostile.py
+	$(BIN)/python tests/torture/fuzz_core.py --random --executions 10000000 --findings .cache/fuzz
+	$(BIN)/python tests/torture/fuzz_json.py --random --executions 2000000 --findings .cache/fuzz
+	$(BIN)/python tests/torture/fuzz_core.py --executions 1000000 --findings .cache/fuzz
+	$(BIN)/python tests/torture/fuzz_json.py --executions 1000000 --findings .cache/fuzz
+	$(BIN)/python tests/torture/steady.py
 
 demo: $(VENV)/.dev  ## A lively mix of the examples against a running processor
 	$(BIN)/python examples/demo.py

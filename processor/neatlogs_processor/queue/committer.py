@@ -8,6 +8,7 @@ after a moment.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections import deque
@@ -86,7 +87,7 @@ class Committer:
         self._awaited = 0
         self._closing = False
         self._shrinks = False
-        self._lacks_room = not directory.keep_reserve()
+        self._directory.keep_reserve()
         self._thread = threading.Thread(target=self._work, name="neatlogs-queue", daemon=True)
         self._thread.start()
 
@@ -196,34 +197,47 @@ class Committer:
 
     def _write(self, group: list[_Operation]) -> list[tuple[_Operation, Any, Exception | None]]:
         growing = [one for one in group if one.grows]
-        if growing and self._lacks_room:
-            # Requests are accepted again only when there is room for deletions as well.
-            self._lacks_room = not self._directory.keep_reserve()
-        if not (growing and self._lacks_room):
+        rest = [one for one in group if not one.grows]
+        if not growing or self._has_room(sum(one.grows for one in growing)):
             try:
                 return self._commit(group)
             except Exception as error:  # noqa: BLE001  # handed to whoever asked, below
-                if isinstance(error, sqlite3.Error) and is_full(error):
-                    self._lacks_room = True
-                elif is_damage(error) and self._recover(error):
-                    return self._write_apart(group, None)
-                else:
-                    return self._write_apart(group, error)
-        self._directory.give_up_reserve()
+                if is_damage(error) and self._recover(error):
+                    return self._write_again(group)
+                if not isinstance(error, sqlite3.Error) or not is_full(error):
+                    return self._give_up(group, error)
         refused = [(one, None, DiskFullError()) for one in growing]
-        rest = [one for one in group if not one.grows]
-        return [*refused, *(self._write_apart(rest, None) if rest else [])]
+        return [*refused, *(self._write_on_full_disk(rest) if rest else [])]
 
-    def _write_apart(
-        self, group: list[_Operation], cause: Exception | None
-    ) -> list[tuple[_Operation, Any, Exception | None]]:
-        """Try once more; where it fails again, what grows is refused and the rest is kept for later."""
-        error = cause
-        if cause is None:
-            try:
-                return self._commit(group)
-            except Exception as again:  # noqa: BLE001  # handed to whoever asked
-                error = again
+    def _has_room(self, size: int) -> bool:
+        # Requests are accepted only while there is room for deletions as well.
+        if not self._directory.has_room(size):
+            # Unused pages and a log that was moved into the file are room, too.
+            with contextlib.suppress(sqlite3.Error):
+                self._file.shrink(0)
+                self._file.checkpoint()
+        return self._directory.has_room(size) and self._directory.keep_reserve()
+
+    def _write_on_full_disk(self, group: list[_Operation]) -> list[tuple[_Operation, Any, Exception | None]]:
+        """Use the reserve for what makes room, and take it back at once: others write to this disk, too."""
+        self._directory.give_up_reserve()
+        try:
+            outcomes = self._write_again(group)
+            # An empty log frees what was written to it. It cannot be emptied where the file would have to grow.
+            with contextlib.suppress(sqlite3.Error):
+                self._file.checkpoint()
+        finally:
+            self._directory.keep_reserve()
+        return outcomes
+
+    def _write_again(self, group: list[_Operation]) -> list[tuple[_Operation, Any, Exception | None]]:
+        try:
+            return self._commit(group)
+        except Exception as error:  # noqa: BLE001  # handed to whoever asked
+            return self._give_up(group, error)
+
+    def _give_up(self, group: list[_Operation], error: Exception) -> list[tuple[_Operation, Any, Exception | None]]:
+        """Refuse what somebody waits for, and keep the rest for later."""
         later = [one for one in group if one.lazy]
         if later and not self._closing:
             with self._condition:

@@ -84,6 +84,21 @@ class QueueDirectory:
         """Write down that a folder holds nothing any more that must go on; return its new name."""
         return folder.rename(self.path / folder.name.replace("recovering-", "corrupt-", 1))
 
+    def has_room(self, size: int) -> bool:
+        """Say whether the disk has room for so many bytes of new requests.
+
+        They are written twice, to the log and then to the file, and what is in the log already has to reach the file
+        too: a log that cannot be emptied could only grow, even by deletions.
+        """
+        log = self.database.with_name(self.database.name + "-wal")
+        try:
+            disk = os.statvfs(self.path)
+            written = log.stat().st_size
+        except OSError:
+            # SQLite will find out.
+            return True
+        return disk.f_bavail * disk.f_frsize >= 2 * size + written
+
     def keep_reserve(self) -> bool:
         """Take the reserve, and say whether the disk has room for it."""
         reserve = self.path / "reserve"

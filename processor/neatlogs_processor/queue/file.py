@@ -16,6 +16,9 @@ from neatlogs_processor.queue.rows import Loss, Row, Totals
 PAGE_BYTES = 16 * 1024
 """Requests are larger than SQLite's usual 4 KiB; fewer pages are fewer log frames."""
 
+LOG_BYTES = 8 * 2**20
+"""How far the log grows before it is moved into the file, where nobody reads it."""
+
 SCHEMA = (
     "CREATE TABLE requests (id INTEGER PRIMARY KEY, signal TEXT NOT NULL, received REAL NOT NULL,"
     " spans INTEGER NOT NULL, size INTEGER NOT NULL, seal INTEGER NOT NULL, checksum INTEGER NOT NULL,"
@@ -150,7 +153,8 @@ class QueueFile(QueueReader):
         # Only macOS has these: there, a plain fsync does not reach the disk.
         run("PRAGMA fullfsync = ON")
         run("PRAGMA checkpoint_fullfsync = ON")
-        run(f"PRAGMA journal_size_limit = {64 * 2**20}")
+        run(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // PAGE_BYTES}")
+        run(f"PRAGMA journal_size_limit = {2 * LOG_BYTES}")
         if max_pages is not None:
             run(f"PRAGMA max_page_count = {max_pages}")
         if not run("SELECT count(*) FROM sqlite_master").fetchone()[0]:

@@ -207,8 +207,14 @@ def _ids(text: str) -> list[int]:
 
 
 def _health(loaded: Loaded) -> int:
-    from neatlogs_processor.probe import probe
+    from neatlogs_processor.probe import probe, probe_admin
 
-    serving, message = probe(loaded.settings.grpc_listen)
+    settings = loaded.settings
+    if settings.tls_cert_file is None or settings.grpc_listen.path:
+        serving, message = probe(settings.grpc_listen)
+    elif settings.admin_listen is not None:
+        serving, message = probe_admin(settings.admin_listen)
+    else:
+        raise ConfigError("with --tls-cert-file, health asks --admin-listen, which is none")
     print(message)
     return 0 if serving else 1

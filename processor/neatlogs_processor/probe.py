@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
 from dataclasses import replace
 
 import grpc
@@ -19,7 +21,7 @@ def probe(address: ListenAddress, *, timeout: float = 3.0) -> tuple[bool, str]:
         address: Where the processor listens. An address that stands for all interfaces is asked over loopback.
         timeout: Seconds.
     """
-    address = replace(address, host=_ANY_HOST.get(address.host, address.host))
+    address = _reachable(address)
     with grpc.insecure_channel(address.target) as channel:
         try:
             stub = health_pb2_grpc.HealthStub(channel)
@@ -29,3 +31,33 @@ def probe(address: ListenAddress, *, timeout: float = 3.0) -> tuple[bool, str]:
             return False, f"no answer from {address}: {error.code().name}"
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
     return reply.status == health_pb2.HealthCheckResponse.SERVING, f"{address}: {status}"
+
+
+def probe_admin(address: ListenAddress, *, timeout: float = 3.0) -> tuple[bool, str]:
+    """Return whether the processor's admin listener says that it lives, and a line that says so.
+
+    For receivers with TLS: whoever asks them needs a name to trust and, for mutual TLS, a certificate; a probe inside
+    the container has neither.
+
+    Args:
+        address: Where the admin listener is.
+        timeout: Seconds.
+    """
+    address = _reachable(address)
+    connection = http.client.HTTPConnection(address.host or "localhost", address.port, timeout=timeout)
+    try:
+        if address.path:
+            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.sock.settimeout(timeout)
+            connection.sock.connect(address.path)
+        connection.request("GET", "/healthz")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return False, f"no answer from {address}: {type(error).__name__}"
+    finally:
+        connection.close()
+    return status == 200, f"{address}: HTTP {status}"
+
+
+def _reachable(address: ListenAddress) -> ListenAddress:
+    return replace(address, host=_ANY_HOST.get(address.host, address.host))

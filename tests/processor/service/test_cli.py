@@ -159,3 +159,11 @@ async def test_health_says_whether_a_processor_serves() -> None:
     assert (serving.code, serving.stdout) == (0, f"{address}: SERVING")
     assert any_interface.code == 0
     assert (gone.code, gone.stdout) == (1, f"no answer from {address}: UNAVAILABLE")
+
+
+async def test_protobuf_in_pure_python_is_refused() -> None:
+    """Its reader is many times slower than what the limits were chosen for; the message says how to get the other."""
+    finished = await run("--console", environ={"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"})
+    assert finished.code == 2
+    (line,) = finished.stderr.splitlines()
+    assert "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION" in line

@@ -248,6 +248,22 @@ async def test_sockets_of_the_machine_stay_plain(parties: Parties, tmp_path_fact
             assert await by_http(processor, parties.ours.certificate)
 
 
+@pytest.mark.parametrize("admin", ["127.0.0.1:0", "unix"])
+async def test_health_can_be_asked_where_receivers_speak_tls(
+    parties: Parties, tmp_path_factory: pytest.TempPathFactory, admin: str
+) -> None:
+    """The health command has no certificate and trusts no name, so it asks the admin listener."""
+    if admin == "unix":
+        admin = f"unix:{tmp_path_factory.mktemp('s') / 'admin.sock'}"
+    flags = ("--tls-cert-file", str(parties.server.certificate), "--tls-key-file", str(parties.server.key))
+    async with running(console=True, admin_listen=admin, **parties.listener) as processor:
+        alive = await run("health", "--admin-listen", processor.admin, *flags)
+    gone = await run("health", "--admin-listen", processor.admin, *flags)
+    unanswerable = await run("health", "--admin-listen", "none", *flags)
+    assert (alive.code, gone.code, unanswerable.code) == (0, 1, 2)
+    assert "--admin-listen" in unanswerable.stderr
+
+
 @pytest.mark.parametrize("case", ["missing", "no pem", "not its key", "swapped", "encrypted", "authorities"])
 @pytest.mark.parametrize("side", ["tls", "upstream"])
 async def test_bad_files_are_named_in_one_line(parties: Parties, case: str, side: str) -> None:

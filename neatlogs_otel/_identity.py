@@ -22,7 +22,7 @@ from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 
 from neatlogs_otel import conventions
-from neatlogs_otel._context import Attached
+from neatlogs_otel._context import Entries
 from neatlogs_otel._warnings import shown, warn_once
 from neatlogs_otel.conventions import RefusedError
 
@@ -336,7 +336,7 @@ class identify:  # noqa: N801 - used as a function: `with identify(...)`
         session_id: str | int | uuid.UUID | None = None,
     ) -> None:
         self._arguments = (end_user_id, end_user_metadata, session_id)
-        self._entered: list[tuple[Identified, Attached, bool]] = []
+        self._entries: Entries[tuple[Identified, bool]] = Entries()
 
     def __enter__(self) -> None:
         end_user_id, end_user_metadata, session_id = self._arguments
@@ -345,17 +345,15 @@ class identify:  # noqa: N801 - used as a function: `with identify(...)`
             encode_session(session_id, place="identify()"),
             identified(),
         )
-        attached = Attached(context_api.set_value(_IDENTIFIED, block))
-        attached.__enter__()
-        self._entered.append((block, attached, _in_open_trace()))
+        self._entries.enter(context_api.set_value(_IDENTIFIED, block), (block, _in_open_trace()))
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._entered:
+        left = self._entries.leave()
+        if left is None:
             return
-        block, attached, in_open_trace = self._entered.pop()
-        attached.__exit__(exc_type, exc, traceback)
+        block, in_open_trace = left
         if in_open_trace and not block.taken and (block.end_user is not None or block.session_id is not None):
             name = getattr(trace_api.get_current_span(), "name", None)
             warn_once(

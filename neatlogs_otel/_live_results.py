@@ -17,7 +17,7 @@ import wrapt
 from opentelemetry import context as context_api
 
 from neatlogs_otel._calls import OpenCall
-from neatlogs_otel._context import Attached
+from neatlogs_otel._context import Attached, Entered
 from neatlogs_otel._warnings import warn_once
 
 _CLOSING = frozenset({"close", "aclose"})
@@ -81,7 +81,7 @@ def _future_done(call: OpenCall, future: asyncio.Future[Any]) -> None:
 async def _await(call: OpenCall, awaitable: Awaitable[Any]) -> Any:
     """Await what the call returned, and treat its result as the call's."""
     try:
-        with Attached(call.context):
+        with Entered(call.context):
             result = await awaitable
     except BaseException as error:
         call.record(error)

@@ -14,7 +14,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, Status, StatusCode
 
 from neatlogs_otel import _registry, conventions
 from neatlogs_otel._capture import Mask, masked
-from neatlogs_otel._context import Attached
+from neatlogs_otel._context import Entered, Entries
 from neatlogs_otel._declaring import Block, note_named, open_block, settle, with_declaration
 from neatlogs_otel._identity import IdArgument, MetadataArgument, encode_session, end_user_from
 from neatlogs_otel._open_root import Declaration, OpenRoot
@@ -42,9 +42,9 @@ class OpenSpan:
         self._block = block
         self._own_root = own_root
 
-    def attached(self) -> Attached:
+    def attached(self) -> Entered:
         """A `with` block inside which the span is the current one. Any number of times, one after the other."""
-        return Attached(self.context)
+        return Entered(self.context)
 
     def put(self, content: Mapping[str, Any]) -> None:
         """Put captured content on the span, after the masks."""
@@ -142,7 +142,7 @@ def open_span(
 class Trace:
     """What `trace()` returns: a context manager, for `with` and `async with`, that yields the span."""
 
-    __slots__ = ("_attributes", "_entered", "_identity", "_kind", "_mask", "_name", "_tags")
+    __slots__ = ("_attributes", "_entries", "_identity", "_kind", "_mask", "_name", "_tags")
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Trace:
         self._tags = tags
         self._mask = mask
         self._attributes = attributes
-        self._entered: list[tuple[OpenSpan, Attached]] = []
+        self._entries: Entries[OpenSpan] = Entries()
 
     def __enter__(self) -> Span:
         place = f"trace({shown(self._name)})"
@@ -170,18 +170,15 @@ class Trace:
         opened = open_span(
             self._name, kind=self._kind, place=place, declared=declared, mask=self._mask, attributes=self._attributes
         )
-        attached = opened.attached()
-        attached.__enter__()
-        self._entered.append((opened, attached))
+        self._entries.enter(opened.context, opened)
         return opened.span
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._entered:
+        opened = self._entries.leave()
+        if opened is None:
             return
-        opened, attached = self._entered.pop()
-        attached.__exit__(exc_type, exc, traceback)
         if exc is not None:
             opened.fail(exc)
         opened.end()

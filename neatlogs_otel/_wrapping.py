@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import wrapt
 
 from neatlogs_otel._calls import start_call
-from neatlogs_otel._context import Attached
+from neatlogs_otel._context import Entered
 from neatlogs_otel._instrumentors import activate_instrumentor, libraries_of
 from neatlogs_otel._live_results import LiveResult, finish
 from neatlogs_otel._warnings import warn_once
@@ -203,7 +203,7 @@ def _call(name: str, target: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     if call is None:
         return target(*args, **kwargs)
     try:
-        with Attached(call.context):
+        with Entered(call.context):
             result = target(*args, **kwargs)
     except BaseException as error:
         call.record(error)

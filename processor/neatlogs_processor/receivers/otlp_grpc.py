@@ -9,6 +9,7 @@ could count the bytes.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,19 +208,45 @@ class OtlpGrpcReceiver:
                 f"the bodies of {self._arriving} requests are still arriving (--max-concurrent-requests)"
             )
         self._arriving += 1
+        patience = _Patience(self._limits.body_timeout)
         try:
-            body = await asyncio.wait_for(context.read(), self._limits.body_timeout)
-        except asyncio.TimeoutError:
+            body = await context.read()
+        except asyncio.CancelledError:
+            if not patience.is_over:
+                raise
             raise SlowRequestError(
                 f"the body did not arrive within {self._limits.body_timeout:g} s (--body-timeout)"
             ) from None
         finally:
+            patience.end()
             self._arriving -= 1
         if isinstance(body, bytes):
             return body
         # gRPC has answered RESOURCE_EXHAUSTED by itself, so this is only counted. (A stream without any message ends
         # up here too; no OTLP client sends one.)
         raise RequestTooLargeError("the request holds a message over --max-message-size, or none")
+
+
+class _Patience:
+    """Cancels the current task after some seconds. `asyncio.wait_for` does so in a task of its own, which costs a tenth
+    of what gRPC spends on a small request; `asyncio.timeout` came with Python 3.11.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.is_over = False
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._give_up)
+
+    def end(self) -> None:
+        """Stop waiting."""
+        self._timer.cancel()
+        if self.is_over and self._task is not None and sys.version_info >= (3, 11):
+            self._task.uncancel()
+
+    def _give_up(self) -> None:
+        self.is_over = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 def _health_handler(health: HealthService) -> grpc.GenericRpcHandler:

@@ -8,6 +8,7 @@ a step returns is treated in the same way. The call ends as `OpenCall` says.
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Hashable
 from functools import lru_cache
@@ -72,6 +73,11 @@ def _outlives(result: Any) -> bool:
         return False
 
 
+def itself(wrapped: Any) -> Any:
+    """What unpickling a proxy calls."""
+    return wrapped
+
+
 def _future_done(call: OpenCall, future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         call.record(error)
@@ -114,6 +120,20 @@ class LiveResult(_Proxy):  # type: ignore[misc]
             return self._self_step(lambda: value(*args, **kwargs), ends=ends, fatal=ends or steps)
 
         return method
+
+    # A copy or pickle is one of the plain object: the call ends with the result that it has returned.
+
+    def __copy__(self) -> Any:
+        return copy.copy(self.__wrapped__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.__wrapped__, memo)
+
+    def __reduce__(self) -> Any:
+        return itself, (self.__wrapped__,)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__reduce__()
 
     # A step.
 

@@ -6,6 +6,7 @@ import copy
 import enum
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ import wrapt
 from neatlogs_otel._calls import start_call
 from neatlogs_otel._context import Entered
 from neatlogs_otel._instrumentors import activate_instrumentor, libraries_of
-from neatlogs_otel._live_results import LiveResult, finish
+from neatlogs_otel._live_results import LiveResult, finish, itself
 from neatlogs_otel._warnings import warn_once
 
 T = TypeVar("T")
@@ -143,7 +144,7 @@ class _Client(_ObjectProxy):  # type: ignore[misc]
 
     def __reduce__(self) -> Any:
         # A pickle holds the client itself: whoever loads it decides whether to wrap it.
-        return _itself, (self.__wrapped__,)
+        return itself, (self.__wrapped__,)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.__reduce__()
@@ -197,6 +198,28 @@ class _Method(_ObjectProxy):  # type: ignore[misc]
         bound = self.__wrapped__.__get__(instance, owner)
         return _Method(bound, self._self_name, self._self_libraries, builds=self._self_builds)
 
+    def __copy__(self) -> Any:
+        return self._self_copy(copy.copy(self.__wrapped__), self._self_owner)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self._self_copy(copy.deepcopy(self.__wrapped__, memo), copy.deepcopy(self._self_owner, memo))
+
+    def _self_copy(self, wrapped: Any, owner: _Client | None) -> Any:
+        if wrapped is self.__wrapped__:
+            return self  # A function or class is its own copy.
+        return _Method(wrapped, self._self_name, self._self_libraries, builds=self._self_builds, owner=owner)
+
+    def __reduce__(self) -> Any:
+        # Used as a decorator, the proxy is what is found under the function's name, as pickle demands.
+        found = sys.modules.get(str(getattr(self, "__module__", None)))
+        name = str(getattr(self, "__qualname__", ""))
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return name if found is self else (itself, (self.__wrapped__,))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__reduce__()
+
 
 def _call(name: str, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     call = start_call(name)
@@ -225,7 +248,3 @@ def _is_resource(value: Any, libraries: frozenset[str]) -> bool:
     # `__slots__`-less sentinels such as a library's NOT_GIVEN are compared by identity and have no methods.
     has_methods = any(inspect.isroutine(getattr(kind, name, None)) for name in dir(kind) if not name.startswith("_"))
     return not is_record and has_methods
-
-
-def _itself(wrapped: Any) -> Any:
-    return wrapped

@@ -222,8 +222,8 @@ def _set_end_user(end_user_id: IdArgument, end_user_metadata: MetadataArgument) 
     place = f"set_end_user() at span {shown(name)}" if name else "set_end_user()"
     found = find_open_root(here, _parent_of(span), _remembered(here.trace_id)) if here.is_valid else Outcome.UNKNOWN
     if not isinstance(found, OpenRoot) and isinstance(span, NonRecordingSpan) and here.is_valid:
-        if not here.is_remote and not here.trace_flags.sampled:
-            return False  # Sampled out.
+        if not here.trace_flags.sampled:
+            return False  # Sampled out, here or by the service that started the trace.
         if here.is_remote:
             found = Outcome.ENTRY
     end_user = end_user_from("set_end_user", end_user_id, end_user_metadata, place=place)

@@ -54,6 +54,13 @@ def test_set_end_user_directly_under_a_remote_parent_warns(recorded, said) -> No
     assert said.once("another service")
 
 
+def test_set_end_user_under_a_remote_parent_that_is_sampled_out(recorded, said) -> None:
+    """Where the other service has sampled the trace out, there is nothing to say."""
+    with Attached(remote_parent(sampled=False)):
+        assert not neatlogs.set_end_user("alice")
+    assert said.messages == []
+
+
 def test_identify_around_an_entry_span_warns(recorded, said) -> None:
     """identify() that an entry span cannot take is not dropped silently."""
     with neatlogs.identify(end_user_id="alice"):

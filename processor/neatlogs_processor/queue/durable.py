@@ -196,9 +196,9 @@ class DurableQueue:
             return None
         return await self._committer.read(lambda file: file.body(entry.id))
 
-    def delivered(self, entry: Entry, rejected: int, message: str) -> None:
+    def delivered(self, entry: Entry, rejected: int) -> None:
         """See `Shelf`."""
-        self._events.delivered(entry, rejected, message)
+        self._events.delivered(entry, rejected)
         self._delete([entry])
 
     def failed(self, entry: Entry, error: Exception, delay: float) -> None:
@@ -207,7 +207,7 @@ class DurableQueue:
         attempts, text = entry.attempts, entry.error
         self._committer.write_soon(lambda file: file.note(entry.id, attempts, text))
 
-    def died(self, entry: Entry, outcome: str, error: str) -> None:
+    def died(self, entry: Entry, outcome: str, error: Exception) -> None:
         """See `Shelf`."""
         self._events.died(entry, outcome, error)
         self._gone.add(entry.id)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.core.text import shown
+from neatlogs_processor.errors import ProcessorError
 from neatlogs_processor.queue.recovery import Recovery
 from neatlogs_processor.queue.rows import Entry, Loss, Totals
 from neatlogs_processor.telemetry import Seldom, Telemetry, logger
@@ -38,16 +39,15 @@ class QueueEvents:
                 totals.dead_size,
             )
 
-    def delivered(self, entry: Entry, rejected: int, message: str) -> None:
+    def delivered(self, entry: Entry, rejected: int) -> None:
         """Count a request that the upstream accepted, but for `rejected` of its items."""
         self._left(entry.signal, "partial" if rejected else "delivered", 1, entry.spans)
         self._counters.partial_rejections.add(rejected, entry.signal.value)
         if rejected and self._seldom.allows(("partial", entry.signal)):
             logger.warning(
-                "the upstream refused %d items of a queued %s request and took the others: %s%s",
+                "the upstream refused %d items of a queued %s request and took the others%s",
                 rejected,
                 entry.signal.value,
-                shown(message, limit=400),
                 self._seldom.skipped(),
             )
 
@@ -58,7 +58,7 @@ class QueueEvents:
             logger.warning(
                 "queued %s not delivered yet: %s; tried again in %.1f s%s",
                 entry.signal.value,
-                shown(entry.error, limit=400),
+                shown(error.loggable if isinstance(error, ProcessorError) else entry.error, limit=400),
                 delay,
                 self._seldom.skipped(),
             )
@@ -67,7 +67,7 @@ class QueueEvents:
         """Count a bug of ours."""
         self._telemetry.failed(error)
 
-    def died(self, entry: Entry, outcome: str, error: str) -> None:
+    def died(self, entry: Entry, outcome: str, error: Exception) -> None:
         """Count a request that became a dead letter: `rejected` by the upstream, or `damaged` on the disk."""
         self._left(entry.signal, outcome, 1, entry.spans)
         if self._seldom.allows((outcome, entry.signal)):
@@ -76,7 +76,7 @@ class QueueEvents:
                 entry.id,
                 entry.signal.value,
                 outcome,
-                shown(error, limit=400),
+                shown(_loggable(error), limit=400),
                 self._seldom.skipped(),
             )
 
@@ -127,3 +127,8 @@ class QueueEvents:
     def _left(self, signal: Signal, outcome: str, requests: int, spans: int) -> None:
         self._counters.queue_requests.add(requests, signal.value, outcome)
         self._counters.queue_spans.add(spans, outcome)
+
+
+def _loggable(error: Exception) -> str:
+    """Say what happened without the upstream's own words, which may quote keys and payloads: `queue ls` shows those."""
+    return error.loggable if isinstance(error, ProcessorError) else str(error)

@@ -55,13 +55,13 @@ class Shelf(Protocol):
     async def body(self, entry: Entry) -> tuple[bytes, Enforced | None] | None:
         """Return a request's content; `None` where it is not there any more. Raises `DamagedRowError`."""
 
-    def delivered(self, entry: Entry, rejected: int, message: str) -> None:
+    def delivered(self, entry: Entry, rejected: int) -> None:
         """The upstream accepted it, but for `rejected` of its items."""
 
     def failed(self, entry: Entry, error: Exception, delay: float) -> None:
         """It will be tried again."""
 
-    def died(self, entry: Entry, outcome: str, error: str) -> None:
+    def died(self, entry: Entry, outcome: str, error: Exception) -> None:
         """It will never be tried again."""
 
     def went_wrong(self, error: Exception) -> None:
@@ -231,14 +231,14 @@ class Lane:
         except asyncio.CancelledError:
             raise
         except DamagedRowError as error:
-            self._shelf.died(entry, "damaged", str(error))
+            self._shelf.died(entry, "damaged", error)
         except ProcessorError as error:
             if error.retryable or _concerns_configuration(error):
                 self._again(entry, error)
             else:
                 # The upstream answers; it does not want this one.
                 self._failures = 0
-                self._shelf.died(entry, "rejected", str(error))
+                self._shelf.died(entry, "rejected", error)
         except Exception as error:  # noqa: BLE001  # a bug, or the disk: nothing may be lost by it
             self._shelf.went_wrong(error)
             self._again(entry, error)
@@ -253,7 +253,7 @@ class Lane:
         response = await self._send(request)
         self._failures = 0
         self._pause_until = 0.0
-        self._shelf.delivered(entry, *partial_success(response))
+        self._shelf.delivered(entry, rejected_items(response))
 
     def _again(self, entry: Entry, error: Exception) -> None:
         entry.attempts += 1
@@ -273,14 +273,14 @@ class Lane:
         self._shelf.failed(entry, error, delay)
 
 
-def partial_success(response: bytes) -> tuple[int, str]:
-    """Return how many items a response says were rejected, and why. The three signals' responses are alike."""
+def rejected_items(response: bytes) -> int:
+    """Return how many items a response says were rejected. The three signals' responses are alike."""
     try:
         answer = ExportTraceServiceResponse.FromString(response).partial_success
     except DecodeError:
         # The upstream accepted, whatever it wrote with it.
-        return 0, ""
-    return max(0, answer.rejected_spans), answer.error_message
+        return 0
+    return max(0, answer.rejected_spans)
 
 
 def _concerns_configuration(error: ProcessorError) -> bool:

@@ -189,7 +189,7 @@ async def test_a_partial_success_is_accepted_and_counted(tmp_path: Path, caplog:
     """What the upstream took in part is not sent again; how much it refused is counted and logged."""
     response = ExportTraceServiceResponse()
     response.partial_success.rejected_spans = 3
-    response.partial_success.error_message = "too\nlong"
+    response.partial_success.error_message = "hunter2"
     async with queue_in(tmp_path / "queue", Destination(lambda _: response.SerializeToString())) as parts:
         await parts.send(traces())
         await parts.emptied()
@@ -197,7 +197,8 @@ async def test_a_partial_success_is_accepted_and_counted(tmp_path: Path, caplog:
         assert parts.telemetry.counters.partial_rejections.get("traces") == 3
     assert len(parts.destination.requests) == 1
     assert r"refused 3 items" in caplog.text
-    assert r"too\nlong" in caplog.text
+    # An upstream's words may quote a payload.
+    assert "hunter2" not in caplog.text
 
 
 async def test_a_client_that_goes_away_does_not_undo_the_commit(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
-"""Text from a payload, made safe to show on a terminal or in a log."""
+"""Text from a payload, made safe to show on a terminal or in a log, and made ready for comparing."""
 
 from __future__ import annotations
+
+import unicodedata
 
 MAX_SHOWN_CHARS = 100
 """Longer text is cut."""
@@ -21,3 +23,11 @@ def shown(text: str, *, limit: int = MAX_SHOWN_CHARS) -> str:
 
 def _escape(character: str) -> str:
     return "\\\\" if character == "\\" else character.encode("unicode_escape").decode("ascii")
+
+
+def fold(text: str) -> str:
+    """Return the text as comparisons that ignore case see it: NFKC, case-folded (so that `STRASSE` is `straße`)."""
+    if text.isascii():
+        return text.lower()
+    # Folding can undo the normal form, and normalising can bring capitals back.
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

@@ -1,4 +1,4 @@
-"""Text from payloads, made safe to show."""
+"""Text from payloads, made safe to show and ready for comparing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neatlogs_processor.core.text import shown
+from neatlogs_processor.core.text import fold, shown
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,13 @@ def test_shown_text_is_one_printable_line_of_bounded_length(text: str) -> None:
     result = shown(text)
     assert result.isprintable()
     assert len(result) <= 100
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Ali", "ALI"), ("straße", "STRASSE"), ("ΣΊΣΥΦΟΣ", "σίσυφος"), ("é", "E\u0301"), ("ﬁne", "FINE"), ("Å", "\u212b")],
+)
+def test_text_that_differs_in_case_or_form_folds_to_the_same(one: str, other: str) -> None:
+    """Comparisons that ignore case ignore it in every script, and with it how characters are composed."""
+    assert fold(one) == fold(other)
+    assert fold(fold(one)) == fold(one)

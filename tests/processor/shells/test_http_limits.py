@@ -56,8 +56,10 @@ async def test_headers_that_drip_are_closed(quick: Received) -> None:
     while not answer.done():
         writer.write(b"x")
         await asyncio.sleep(0.02)
-    assert status_of(await answer) == 408
+    # A byte that arrives after the end resets the connection, and the answer may be lost with it.
+    assert status_of(await answer) in {408, 0}
     writer.close()
+    assert quick.http_refused == ["header_time"]
 
 
 async def test_the_next_request_of_a_connection_has_the_same_time(quick: Received) -> None:
@@ -132,7 +134,8 @@ async def test_a_body_that_drips_is_refused() -> None:
             writer.write(b"x")
             await asyncio.sleep(0.02)
         writer.close()
-    assert status_of(await answer) == 503
+    assert status_of(await answer) in {503, 0}
+    assert received.refused == [(Signal.TRACES, "too_slow")]
 
 
 async def test_a_body_below_the_minimum_rate_is_refused() -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,24 @@ ID, METADATA, SOURCE = "neatlogs.end_user.id", "neatlogs.end_user.metadata", "ne
 SESSION = "neatlogs.session.id"
 
 
+def _standard(endpoint: str) -> dict[str, str]:
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
+
+
+def _host_and_port(endpoint: str) -> dict[str, str]:
+    return {"NEATLOGS_ENDPOINT": endpoint.removeprefix("http://")}
+
+
 class Outcome:
     """What an example printed, and what left the processor for it."""
 
-    def __init__(self, name: str, *arguments: str) -> None:
+    def __init__(self, name: str, *arguments: str, address: Callable[[str], dict[str, str]] = _standard) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "NEATLOGS_"))}
         with OtlpSink() as upstream:
             with processor_process("--upstream-endpoint", upstream.grpc_endpoint) as processor:
                 done = subprocess.run(
                     [sys.executable, EXAMPLES / name, *arguments],
-                    env=clean | {"OTEL_EXPORTER_OTLP_ENDPOINT": processor.endpoint},
+                    env=clean | address(processor.endpoint),
                     capture_output=True,
                     text=True,
                     timeout=110,
@@ -130,8 +139,8 @@ def test_the_wrapped_client_has_a_root_for_each_call() -> None:
 
 
 def test_the_demo_runs_every_example() -> None:
-    """`make demo` runs all of them against one processor, and ends well."""
-    outcome = Outcome("demo.py")
+    """`make demo` runs all of them against one processor, wherever the shim would send, and ends well."""
+    outcome = Outcome("demo.py", address=_host_and_port)
     outcome.demand_the_rule()
     assert len(outcome.roots) == 2 + 3 + 5 + 12 + 3 + 2 + 2
     others = {path.name for path in PROGRAMS} - {"demo.py"}

@@ -8,7 +8,20 @@ from __future__ import annotations
 
 import sys
 
-_FROM_THE_EXTRA = {"google", "grpc", "grpc_health", "h11", "opentelemetry", "pydantic", "starlette", "tomli", "uvicorn"}
+_FROM_THE_EXTRA = {
+    "aiohttp",
+    "google",
+    "grpc",
+    "grpc_health",
+    "h11",
+    "opentelemetry",
+    "prometheus_client",
+    "pydantic",
+    "starlette",
+    "tomli",
+    "uvicorn",
+    "yarl",
+}
 """The packages, as they are imported, of the extra `[processor]`."""
 
 

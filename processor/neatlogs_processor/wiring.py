@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from neatlogs_processor.exporters.otlp_grpc import OtlpGrpcExporter
-from neatlogs_processor.exporters.otlp_http import OtlpHttpExporter
 from neatlogs_processor.receivers.http_body import BodyLimits
 from neatlogs_processor.receivers.http_protocol import ConnectionLimits
 from neatlogs_processor.receivers.otlp_grpc import GrpcLimits
@@ -11,6 +12,9 @@ from neatlogs_processor.receivers.otlp_http import HttpOptions
 from neatlogs_processor.receivers.security import Authenticator
 from neatlogs_processor.settings import Settings
 from neatlogs_processor.tls import TlsFiles, listener_files, upstream_files
+
+if TYPE_CHECKING:
+    from neatlogs_processor.exporters.otlp_http import OtlpHttpExporter
 
 
 def authenticator(settings: Settings) -> Authenticator | None:
@@ -73,7 +77,12 @@ def exporter(settings: Settings) -> OtlpGrpcExporter | OtlpHttpExporter | None:
     endpoint = settings.upstream_endpoint
     if endpoint is None:
         return None
-    kind = OtlpHttpExporter if settings.upstream_protocol == "http/protobuf" else OtlpGrpcExporter
+    kind: type[OtlpGrpcExporter | OtlpHttpExporter] = OtlpGrpcExporter
+    if settings.upstream_protocol == "http/protobuf":
+        # Its client costs a sixth of a second and 8 MiB, which a gRPC upstream need not pay.
+        from neatlogs_processor.exporters.otlp_http import OtlpHttpExporter
+
+        kind = OtlpHttpExporter
     return kind(
         endpoint,
         headers={name: value.get_secret_value() for name, value in settings.upstream_headers.items()},

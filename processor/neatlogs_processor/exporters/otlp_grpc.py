@@ -41,6 +41,10 @@ _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_metadata_size", 64 * 1024),
 )
 
+_NOT_REACHED = ("failed to connect to all addresses", "DNS resolution failed")
+"""What grpcio says, in the place of an upstream, where there is none. A client that read it alone would look for the
+mistake in its own address, which is the processor's."""
+
 _UNANSWERED = 3
 _UNANSWERED_SECONDS = 2.0
 """After so many requests in a row, over at least so long, that ended without a word, another connection is tried. gRPC
@@ -171,6 +175,10 @@ class OtlpGrpcExporter:
                 f"the upstream {self._endpoint} did not answer in time", grpc_code=GrpcCode.UNAVAILABLE
             )
         self._unanswered = 0
+        if code == GrpcCode.UNAVAILABLE and not trailers and message.startswith(_NOT_REACHED):
+            return UpstreamUnavailableError(
+                f"the upstream {self._endpoint} cannot be reached: {message}", grpc_code=GrpcCode.UNAVAILABLE
+            )
         failure = upstream_error(code, message, trailers)
         if code == GrpcCode.UNAUTHENTICATED and self._headers.withholds_api_key(request):
             return with_hint(failure, WITHHELD_API_KEY)

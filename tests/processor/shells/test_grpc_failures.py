@@ -121,6 +121,8 @@ async def test_an_upstream_that_is_not_there_is_unavailable_and_found_when_it_co
     async with running(upstream_endpoint=f"127.0.0.1:{port}", upstream_timeout="300ms") as processor:
         error = await refused(processor.target, request(root()))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
+        # A client reads it as an error of the processor's address otherwise.
+        assert str(error.details()).startswith(f"the upstream http://127.0.0.1:{port} cannot be reached: ")
     async with running(upstream_endpoint=f"127.0.0.1:{port}", upstream_timeout="20s") as processor:
         delivery = asyncio.create_task(export(processor.target, request(root())))
         async with Upstream(port=port) as upstream:

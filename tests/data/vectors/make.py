@@ -540,6 +540,20 @@ def _collector(pairs: Pairs, parent: bytes) -> bytes:
     )
 
 
+def _ascending(pairs: Pairs, parent: bytes) -> bytes:
+    """As Go, Java and Rust write a span: by field number, without what is zero or empty."""
+    return (
+        field(1, LEN, TRACE)
+        + field(2, LEN, CHILD if parent else ROOT)
+        + (field(4, LEN, parent) if parent else b"")
+        + field(5, LEN, b"llm")
+        + field(6, VARINT, b"\x01")
+        + times()
+        + attributes(9, pairs)
+        + field(16, FIXED32, struct.pack("<I", 0x101))
+    )
+
+
 def _padded(number: int, payload: bytes) -> bytes:
     """As .NET writes a message: it leaves four bytes for a length that it fills in afterwards."""
     return field(number, LEN, payload, length_padding=3 if len(payload) < 0x80 else 2)
@@ -593,6 +607,7 @@ def _reversed(pairs: Pairs, parent: bytes) -> bytes:
 
 _STYLES: dict[str, tuple[str, Callable[[Pairs, bytes], bytes]]] = {
     "collector": ("The Collector's order of fields.", _collector),
+    "go-java-rust": ("Go's, Java's and Rust's order: by field number, without what is zero or empty.", _ascending),
     "dotnet": (".NET's lengths, longer than they need to be.", _dotnet),
     "javascript": ("JavaScript's explicit zeros.", _javascript),
     "reversed": ("Attributes before the parent id.", _reversed),

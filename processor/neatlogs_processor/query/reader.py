@@ -58,7 +58,10 @@ class TraceReader(Protocol):
         """Return a whole session (its latest 1,000 traces), or `None` if it is not here."""
 
     def user(self, end_user: str, view: View, *, now: int) -> UserDetail | None:
-        """Return an end user within the view's period, or `None` if nothing of theirs is here at all."""
+        """Return an end user, or `None` if nothing of theirs is here at all.
+
+        Sums are those of the view's period; first and last seen are of all time.
+        """
 
     def sparklines(self, end_users: Sequence[str], view: View, *, now: int, buckets: int) -> dict[str, tuple[int, ...]]:
         """Return how many traces each end user has in each of the equal pieces of the view's period."""
@@ -67,7 +70,10 @@ class TraceReader(Protocol):
         """Return who sets the end user, among the traces that the view's filters select."""
 
     def values(self, field: Field, prefix: str, view: View, *, now: int, limit: int) -> tuple[ValueCount, ...]:
-        """Return observed values of a field that contain `prefix`, ignoring case, the most frequent first."""
+        """Return observed values of a field that contain `prefix`, ignoring case, the most frequent first.
+
+        As they are typed in a filter, so in quotes where they need them; counted among the latest traces of the view.
+        """
 
     def metadata_keys(self, prefix: str, view: View, *, now: int, limit: int) -> tuple[ValueCount, ...]:
         """Return observed keys of metadata, dotted, that contain `prefix`, ignoring case, the most frequent first."""

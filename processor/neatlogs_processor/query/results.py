@@ -303,7 +303,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class ValueCount:
-    """An observed value (or metadata key) and in how many traces it was seen."""
+    """An observed value, as it is typed in a filter, or key of metadata, and in how many traces it was seen."""
 
     value: str
     traces: int

@@ -1,0 +1,149 @@
+"""From a view to the text of a query: what is selected, in which order, from which row on.
+
+Only constants of this package and question marks enter the text; see `neatlogs_processor.query.conditions`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from neatlogs_processor.query.conditions import Condition, of_group, of_trace
+from neatlogs_processor.query.errors import QueryError
+from neatlogs_processor.query.view import Tab, View
+
+GROUP_COLUMN: Final = {Tab.SESSIONS: "t.session", Tab.USERS: "t.end_user"}
+
+_ORDERS: Final[dict[Tab, dict[str, str]]] = {
+    Tab.TRACES: {
+        "start": "t.start",
+        "duration": "t.duration",
+        "spans": "t.spans",
+        "errors": "t.errors",
+        "tokens": "t.tokens",
+    },
+    Tab.SESSIONS: {
+        "start": "min(t.start)",
+        "end": 'max(t."end")',
+        "duration": 'max(t."end") - min(t.start)',
+        "traces": "count(*)",
+        "spans": "sum(t.spans)",
+        "errors": "sum(t.errors)",
+        "tokens": "sum(t.tokens)",
+    },
+    Tab.USERS: {
+        "last_seen": "max(t.start)",
+        "first_seen": "min(t.start)",
+        "traces": "count(*)",
+        "sessions": "count(DISTINCT t.session)",
+        "spans": "sum(t.spans)",
+        "errors": "sum(t.errors)",
+        "tokens": "sum(t.tokens)",
+        "end_user": "t.end_user",
+    },
+}
+_TIES: Final = {Tab.TRACES: "t.id", **GROUP_COLUMN}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The conditions of a view: on each trace, and (empty for traces) on traces that are grouped."""
+
+    where: Condition
+    having: Condition
+
+    @property
+    def parameters(self) -> tuple[Any, ...]:
+        """All that is bound, in the order of `where` and `having`."""
+        return (*self.where.parameters, *self.having.parameters)
+
+
+def conjunction(conditions: Iterable[Condition]) -> Condition:
+    """Return the condition that all of these hold; `1` for none."""
+    every = list(conditions)
+    return Condition(
+        " AND ".join(condition.sql for condition in every) or "1",
+        tuple(parameter for condition in every for parameter in condition.parameters),
+    )
+
+
+def in_period(view: View, now: int) -> Condition:
+    """Return the condition that a trace starts within the view's period."""
+    return Condition("t.start >= ? AND t.start < ?", view.period.bounds(now))
+
+
+def traces_of(view: View, now: int) -> Condition:
+    """Return the condition on a trace, whatever the view's tab."""
+    return conjunction([in_period(view, now), *(of_trace(filter_) for filter_ in view.filters)])
+
+
+def select(view: View, now: int) -> Selection:
+    """Return the conditions of the list that the view's tab shows."""
+    if view.tab not in GROUP_COLUMN:
+        return Selection(traces_of(view, now), Condition("1"))
+    grouped = [of_group(filter_, view.tab) for filter_ in view.filters]
+    where = [Condition(f"{GROUP_COLUMN[view.tab]} IS NOT NULL"), in_period(view, now)]
+    where += [one.where for one in grouped if one.where is not None]
+    return Selection(conjunction(where), conjunction(one.having for one in grouped if one.having is not None))
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of a view's list: an expression, the tie breaker behind it, and the direction of both."""
+
+    expression: str
+    tie: str
+    descending: bool
+
+    def by(self, *, backwards: bool = False) -> str:
+        """What stands behind ORDER BY."""
+        direction = "DESC" if self.descending != backwards else "ASC"
+        if self.expression == self.tie:
+            return f"{self.tie} {direction}"
+        return f"{self.expression} {direction}, {self.tie} {direction}"
+
+    def after(self, value: Any, tie: Any, *, backwards: bool = False) -> Condition:
+        """Say that a row stands behind (backwards: before) the one with this value and this tie."""
+        sign = "<" if self.descending != backwards else ">"
+        return Condition(f"({self.expression}, {self.tie}) {sign} (?, ?)", (value, tie))
+
+
+def order_of(view: View) -> Order:
+    """Return the order of the view's list."""
+    return Order(_ORDERS[view.tab][view.order.key], _TIES[view.tab], view.order.descending)
+
+
+def write_cursor(view: View, value: Any, tie: Any) -> str:
+    """Return the cursor of the rows behind the one with this value and this tie."""
+    said = json.dumps([view.tab.value, view.order.text, value, tie], ensure_ascii=False, separators=(",", ":"))
+    return base64.urlsafe_b64encode(said.encode()).decode().rstrip("=")
+
+
+def read_cursor(view: View) -> tuple[Any, Any] | None:
+    """Return the value and the tie in the view's cursor, `None` where it has none.
+
+    Raises:
+        QueryError: It is not a cursor of this list in this order.
+    """
+    if view.cursor is None:
+        return None
+    try:
+        padded = view.cursor + "=" * (-len(view.cursor) % 4)
+        tab, order, value, tie = json.loads(base64.urlsafe_b64decode(padded))
+    except (ValueError, TypeError, binascii.Error, RecursionError):
+        raise QueryError("this is no cursor of a list", parameter="cursor") from None
+    if tab != view.tab.value or order != view.order.text:
+        raise QueryError("this cursor belongs to another list, or to another order of it", parameter="cursor")
+    if not (_is_bindable(value) and _is_bindable(tie)):
+        raise QueryError("this is no cursor of a list", parameter="cursor")
+    return value, tie
+
+
+def _is_bindable(value: object) -> bool:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
 from opentelemetry import trace as trace_api
-from opentelemetry.trace import ProxyTracerProvider, Tracer, TracerProvider
+from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, Tracer, TracerProvider
 
 from neatlogs_otel._warnings import warn_once
 
@@ -15,6 +16,8 @@ try:
     SCOPE_VERSION = version("neatlogs-otel")
 except PackageNotFoundError:  # Run from a source tree that was never installed.
     SCOPE_VERSION = "0"
+
+_NOTHING: Final = NoOpTracerProvider()
 
 _chosen: TracerProvider | None = None
 _cached: tuple[TracerProvider, Tracer] | None = None
@@ -32,8 +35,25 @@ def use_tracer_provider(provider: TracerProvider | None) -> TracerProvider | Non
 
 
 def tracer_provider() -> TracerProvider:
-    """The provider in use: the chosen one, else the global one."""
-    return _chosen if _chosen is not None else trace_api.get_tracer_provider()
+    """The provider in use: the chosen one, else the global one; one that records nothing where that cannot be made."""
+    if _chosen is not None:
+        return _chosen
+    try:
+        return trace_api.get_tracer_provider()
+    except Exception as error:  # noqa: BLE001 - OpenTelemetry loads what a variable names, and raises if it cannot
+        warn_once(
+            "no_provider",
+            type(error),
+            "Nothing is recorded: OpenTelemetry cannot make its TracerProvider (%s). Is OTEL_PYTHON_TRACER_PROVIDER "
+            "right?",
+            type(error).__name__,
+        )
+        return _NOTHING
+
+
+def records_nothing(provider: TracerProvider) -> bool:
+    """Whether this stands in for a provider that there is not, or not yet."""
+    return provider is _NOTHING or isinstance(provider, ProxyTracerProvider)
 
 
 def is_set_up() -> bool:

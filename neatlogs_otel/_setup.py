@@ -30,7 +30,7 @@ from neatlogs_otel._identity import (
     set_process_default,
 )
 from neatlogs_otel._otlp import make_exporter, sends_to_same_place, span_processors
-from neatlogs_otel._provider import tracer_provider
+from neatlogs_otel._provider import records_nothing, tracer_provider
 from neatlogs_otel._span_processor import EndUserSpanProcessor
 from neatlogs_otel._warnings import logger, warn_once
 from neatlogs_otel.conventions import WORKFLOW_NAME
@@ -225,6 +225,8 @@ def _attach(resource: Mapping[str, str], roots: Roots) -> _Attached | None:
     global _attached
     made = _make_provider_if_none(resource)
     provider = tracer_provider()
+    if records_nothing(provider):
+        return None  # It could not be made, and that was said.
     if _attached is not None and _attached.provider is provider:
         if _attached.settings is not None:
             warn_once("init_again", None, "init() was called again; its settings replace those of the earlier call.")
@@ -249,7 +251,11 @@ def _attach(resource: Mapping[str, str], roots: Roots) -> _Attached | None:
 def _make_provider_if_none(resource: Mapping[str, str]) -> bool:
     if not isinstance(tracer_provider(), ProxyTracerProvider):
         return False
-    provider = SdkTracerProvider(resource=_named(Resource.create(dict(resource)), resource.get(WORKFLOW_NAME)))
+    try:
+        provider = SdkTracerProvider(resource=_named(Resource.create(dict(resource)), resource.get(WORKFLOW_NAME)))
+    except Exception as error:  # noqa: BLE001 - the SDK reads many variables, and raises if it cannot
+        warn_once("no_provider", type(error), "Nothing is recorded: %s: %s", type(error).__name__, error)
+        return False
     trace_api.set_tracer_provider(provider)
     # Another thread may have set one in the meantime; then OpenTelemetry has kept that.
     return tracer_provider() is provider

@@ -154,6 +154,32 @@ def test_a_disabled_sdk_is_respected(sink) -> None:
     assert sink.requests == []
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "cause"),
+    [
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "-1", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"),  # what the SDK says itself
+        ("OTEL_PYTHON_TRACER_PROVIDER", "nonsense", "OTEL_PYTHON_TRACER_PROVIDER"),
+    ],
+)
+def test_a_provider_that_cannot_be_made(sink, variable, value, cause) -> None:
+    """Where the environment keeps OpenTelemetry from making a provider, the log says so, and the application runs."""
+    result = run_program(
+        """
+        import neatlogs_otel as neatlogs
+        neatlogs.init(endpoint=sys.argv[1], end_user_id="u_812")
+        with neatlogs.trace("chat", end_user_id="alice"), neatlogs.identify(end_user_id="bob"):
+            neatlogs.set_end_user("carol")
+        neatlogs.init(endpoint=sys.argv[1])
+        report([neatlogs.wrap(lambda: 42, instrument=False)(), neatlogs.flush(), neatlogs.shutdown()])
+        """,
+        sink.grpc_endpoint,
+        env={variable: value},
+    )
+    assert result.report == [42, True, True]
+    assert result.stderr.count("Nothing is recorded") == 1
+    assert cause in result.stderr
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_export_survives_a_fork(sink, protocol) -> None:
     """Parent and child both export after a fork; what was queued at the fork is sent once, by the parent."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Hashable
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable
 from functools import lru_cache
 from typing import Any
 
@@ -48,7 +49,7 @@ def _linked(call: OpenCall, result: Any) -> Any:
         return result
     if inspect.iscoroutine(result):
         # Not a proxy: the event loop wants a real coroutine.
-        return _await(call, result)
+        return _in_place_of(result, _await(call, result))
     if asyncio.isfuture(result):
         # Already running, in a copy of the call's context; a proxy would confuse the event loop.
         result.add_done_callback(lambda future: _future_done(call, future))
@@ -94,6 +95,23 @@ async def _await(call: OpenCall, awaitable: Awaitable[Any]) -> Any:
         call.end()
         raise
     return finish(call, result)
+
+
+def _in_place_of(awaitable: Any, ours: Any) -> Any:
+    """Our coroutine, which awaits the application's one, under its name.
+
+    A task may be cancelled before its first step. Then nothing of ours runs, and Python would complain that the inner
+    coroutine was never awaited.
+    """
+    if inspect.iscoroutine(awaitable):
+        ours.__name__, ours.__qualname__ = awaitable.__name__, awaitable.__qualname__
+        weakref.finalize(ours, _close_unstarted, awaitable).atexit = False
+    return ours
+
+
+def _close_unstarted(coroutine: Coroutine[Any, Any, Any]) -> None:
+    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        coroutine.close()
 
 
 # wrapt 2 has a base without `__iter__`, so that a proxy is iterable only if its object is. Typed as Any: wrapt 2 is
@@ -159,7 +177,7 @@ class LiveResult(_Proxy):  # type: ignore[misc]
                 call.end()
             raise
         if inspect.isawaitable(result):
-            return self._self_async_step(result, ends=ends, fatal=fatal)
+            return _in_place_of(result, self._self_async_step(result, ends=ends, fatal=fatal))
         if ends:
             call.end()
         return self if result is self.__wrapped__ else _linked(call, result)

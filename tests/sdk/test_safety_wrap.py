@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import gc
+import warnings
 from typing import Any
 
 import pytest
@@ -179,3 +182,31 @@ def test_a_forked_child_leaves_the_streams_of_its_parent_alone() -> None:
         strict=False,  # Newer Pythons warn of every fork in a process with threads.
     )
     assert result.report == {"child": "after", "parent": ["before"]}
+
+
+async def test_a_coroutine_that_is_never_started(recorded) -> None:
+    """A task that is cancelled before its first step closes the call's coroutine, as without wrap(), and its root."""
+
+    class Client:
+        async def ask(self) -> int:
+            return 42
+
+    client = neatlogs.wrap(Client(), instrument=False)
+    task = asyncio.create_task(client.ask())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del task
+    await asyncio.sleep(0)  # The event loop, too, lets go of it.
+    with warnings.catch_warnings(record=True) as said_by_python:
+        warnings.simplefilter("always")
+        gc.collect()
+        forgotten = client.ask()
+        assert forgotten.__qualname__.endswith("Client.ask")
+        del forgotten
+        gc.collect()
+    # Python's own complaint about the forgotten one names what the application has called, once.
+    complaints = [str(one.message) for one in said_by_python]
+    said_by_python.clear()  # They hold the coroutine.
+    assert complaints == [f"coroutine '{Client.ask.__qualname__}' was never awaited"]
+    recorded.wait_for_roots(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final
@@ -286,11 +287,8 @@ _MEANT: Final = {
 
 def warn_near_misses(attributes: Mapping[str, Any], place: str) -> None:
     """Say once where a keyword that became an attribute was probably meant as a parameter."""
-    plain = {parameter.replace("_", ""): parameter for parameter in _PARAMETERS}
     for key in attributes:
-        folded = "".join(filter(str.isalnum, key)).lower()
-        close = difflib.get_close_matches(folded, plain, n=1, cutoff=0.85)
-        meant = _MEANT.get(folded) or (plain[close[0]] if close else None)
+        meant = _parameter_meant_by(key)
         if meant is not None:
             warn_once(
                 "near_miss",
@@ -300,6 +298,14 @@ def warn_near_misses(attributes: Mapping[str, Any], place: str) -> None:
                 shown(key),
                 meant,
             )
+
+
+@functools.lru_cache(maxsize=1_000)  # Each call passes the same keywords again.
+def _parameter_meant_by(key: str) -> str | None:
+    plain = {parameter.replace("_", ""): parameter for parameter in _PARAMETERS}
+    folded = "".join(filter(str.isalnum, key)).lower()
+    close = difflib.get_close_matches(folded, plain, n=1, cutoff=0.85)
+    return _MEANT.get(folded) or (plain[close[0]] if close else None)
 
 
 def _say_dropped(place: str, error: Exception) -> None:

@@ -104,10 +104,10 @@ class Stored:
             }
         if index == 0:
             said |= {"openinference.span.kind": "LLM", "llm.token_count.total": self.tokens or None}
-        codes = {"unset": 0, "ok": 1, "error": 2}
+        codes = {"unset": Status.STATUS_CODE_UNSET, "ok": Status.STATUS_CODE_OK, "error": Status.STATUS_CODE_ERROR}
         # The errors are the last spans; the root has its own status, which counts like any other.
         fails = index >= self.span_count - self.errors
-        code = codes[self.status] if is_root else 2 * fails
+        code = codes[self.status] if is_root else codes["error" if fails else "unset"]
         return Span(
             trace_id=bytes.fromhex(self.trace_id),
             span_id=(index + 1).to_bytes(8, "big"),
@@ -115,7 +115,7 @@ class Stored:
             name=self.name if is_root else f"step {index}",
             start_time_unix_nano=self.start,
             end_time_unix_nano=self.start + self.duration,
-            status=Status(code=Status.StatusCode.Name(code)),
+            status=Status(code=code),
             attributes=_attributes(said),
         )
 

@@ -86,3 +86,9 @@ def write_time(nanoseconds: int) -> str:
         return f"{moment:%Y-%m-%d}"
     digits = f".{fraction:09d}".rstrip("0") if fraction else ""
     return f"{moment:%Y-%m-%dT%H:%M:%S}{digits}Z"
+
+
+def timestamp(nanoseconds: int) -> str:
+    """Return the time as RFC 3339 writes it, in UTC and with all nine digits: `2026-11-20T10:00:00.500000000Z`."""
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"

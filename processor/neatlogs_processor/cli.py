@@ -75,7 +75,11 @@ def _main(argv: list[str], environ: Mapping[str, str]) -> int:
     print_config = arguments.pop("print_config", False)
     loaded = load(arguments, environ, config=None if config is None else Path(config), config_flag=config_flag)
     if print_config:
-        print(describe(loaded))
+        try:
+            print(describe(loaded), flush=True)
+        except BrokenPipeError:
+            # Who read it (`| head`) has seen enough. Python would find that out once more when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return commands[command](loaded)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -167,3 +170,15 @@ async def test_protobuf_in_pure_python_is_refused() -> None:
     assert finished.code == 2
     (line,) = finished.stderr.splitlines()
     assert "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION" in line
+
+
+def test_a_reader_of_the_settings_may_leave() -> None:
+    """`--print-config | head` ends well and says nothing, though nobody reads to the end."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "neatlogs_processor", "--print-config", "--console"]
+    try:
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=60, check=False)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")

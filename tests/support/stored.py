@@ -73,7 +73,7 @@ class Stored:
     @property
     def shown_workflow(self) -> str | None:
         """The workflow, else the root's name, once that is known."""
-        return self.workflow or (self.name if self.root_received else None)
+        return self.workflow or (self.name if self.root_received else "") or None
 
     def request(self) -> bytes:
         """Return it as a serialised OTLP request."""

@@ -136,7 +136,7 @@ def _coverage() -> dict[str, Any]:
 
 
 def _parameters(tab: Tab) -> list[dict[str, Any]]:
-    filters = {"type": "array", "items": {"type": "string"}, "maxItems": 32}
+    filters = {"type": "array", "items": {"type": "string"}}
     said: list[tuple[str, dict[str, Any], str]] = [
         ("filter", filters, "Filters in their text form, such as `end_user contains ali`. All must hold."),
         ("last", {"type": "string", "examples": ["24h", "7d", "all"]}, "How far back from now; 7d by default."),
@@ -145,9 +145,15 @@ def _parameters(tab: Tab) -> list[dict[str, Any]]:
     ]
     if SORTS[tab]:
         orders = [sign + key for key in SORTS[tab] for sign in ("-", "")]
-        limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+        number = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+        # A form sends its empty inputs too: they say nothing.
+        limit = {"anyOf": [number, {"type": "string", "maxLength": 0}]}
         said += [
-            ("sort", {"type": "string", "enum": orders, "default": orders[0]}, "A minus puts the largest first."),
+            (
+                "sort",
+                {"type": "string", "enum": [*orders, ""], "default": orders[0]},
+                "A minus puts the largest first.",
+            ),
             ("cursor", {"type": "string"}, "Where the page begins: `next_cursor` of the page before."),
             ("limit", limit, "Rows of a page."),
         ]

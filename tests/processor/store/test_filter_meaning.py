@@ -264,3 +264,30 @@ def ask(reader: SqliteReader, filter_: Filter, *, matches: bool) -> None:
     assert bool(reader.traces(view, now=NOW).rows) == matches
     assert bool(reader.sessions(view.on(Tab.SESSIONS), now=NOW).rows) == matches
     assert bool(reader.users(view.on(Tab.USERS), now=NOW).rows) == matches
+
+
+@pytest.mark.parametrize("field", ["tag", "service"])
+@pytest.mark.parametrize(
+    ("condition", "selected"),
+    [
+        ("is beta", {"both"}),
+        ("is bet", set()),
+        ("is not beta", {"one", "other"}),
+        ("contains ET", {"both", "other"}),
+        ("starts with BE", {"both"}),
+        ("starts with eta", set()),
+        ("ends with TA", {"both"}),
+        ("ends with alph", set()),
+        ("is any of alpha, meter", {"both", "one", "other"}),
+        ("is none of beta, meter", {"one"}),
+        ('contains "alpha\\nbeta"', set()),
+    ],
+)
+def test_each_member_of_a_set_is_compared(tmp_path: Path, field: str, condition: str, selected: set[str]) -> None:
+    """A trace has several tags and services: what is asked of one is never true of two that stand side by side."""
+    names = {"tag": "tags", "service": "services"}[field]
+    members = {"both": ("alpha", "beta"), "one": ("alpha",), "other": ("meter",)}
+    traces = [Stored(number, user, **{names: of}) for number, (user, of) in enumerate(members.items())]
+    with store(tmp_path / "traces.db", traces) as reader:
+        page = reader.traces(View(filters=parse(f"{field} {condition}")), now=NOW)
+    assert {row.end_user for row in page.rows} == selected

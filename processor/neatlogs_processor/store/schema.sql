@@ -3,7 +3,7 @@
 -- Times are nanoseconds since the epoch, as in OTLP, cut to 2^63 - 1. 0 means that the sender said nothing.
 -- A set is text in which every member stands between line feeds: '' is empty, char(10)||'a'||char(10)||'b'||char(10)
 -- holds a and b, so that instr(tags, char(10)||'a'||char(10)) finds a member.
--- A folded column holds its neighbour in NFKC and case-folded (`text.fold`), for comparisons that ignore case.
+-- A folded column holds its neighbour in NFKC and case-folded (`core.text.fold`), for comparisons that ignore case.
 
 -- One row for each trace: the rollup of its spans. It changes only with spans that were really inserted.
 -- The head of a trace is the span that speaks for it: its root, or its earliest span while no root has arrived.

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
 from collections.abc import Iterable
 from typing import Any, Final
 
+from neatlogs_processor.core.text import fold
+
 MAX_METADATA_DEPTH: Final = 64
 """Deeper metadata stays with its span and cannot be filtered by: SQLite's JSON has a limit of its own."""
-
-
-def fold(text: str) -> str:
-    """Return the text as comparisons that ignore case see it: NFKC, case-folded (so that `STRASSE` is `straße`)."""
-    if text.isascii():
-        return text.lower()
-    # Folding can undo the normal form, and normalising can bring capitals back.
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def fold_or_none(text: str | None) -> str | None:

@@ -13,10 +13,11 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from neatlogs_processor.core.policy import Override, Place
+from neatlogs_processor.core.text import fold
 from neatlogs_processor.store.blocks import compress, group
 from neatlogs_processor.store.files import transaction
 from neatlogs_processor.store.rows import Batch, Head, Rollup, Shared, SpanRow, Tokens
-from neatlogs_processor.store.text import fold, fold_metadata, fold_or_none, read_set, write_set
+from neatlogs_processor.store.text import fold_metadata, fold_or_none, read_set, write_set
 
 HOUR: Final = 3600 * 10**9
 """Nanoseconds: how exactly `last_used` is kept."""

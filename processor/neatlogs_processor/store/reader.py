@@ -121,7 +121,10 @@ class SqliteReader:
     def trace(self, trace_id: str) -> TraceDetail | None:
         """See `TraceReader`."""
         with self._moment() as connection:
-            return details.trace(connection, trace_id)
+            try:
+                return details.trace(connection, trace_id)
+            except ValueError as error:
+                raise StoreUnavailableError(f"the store holds this trace damaged: {error}", retry_after=1.0) from None
 
     def session(self, session: str) -> SessionDetail | None:
         """See `TraceReader`."""

@@ -9,6 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
 from neatlogs_processor.core.policy import EndUserPolicy, Override, Place
+from neatlogs_processor.errors import StoreUnavailableError
 from neatlogs_processor.query.fields import Field
 from neatlogs_processor.query.results import HandlerRow, OverridePlaceRow, OverrideRow, ValueCount
 from neatlogs_processor.query.text import parse
@@ -253,3 +254,18 @@ def test_what_is_offered_can_be_typed(tmp_path: Path) -> None:
         for offered in reader.values(Field("end_user"), "", View(), now=NOW, limit=9):
             page = reader.traces(View(filters=parse(f"end_user is {offered.value}")), now=NOW)
             assert len(page.rows) == offered.traces
+
+
+def test_what_is_damaged_is_said(tmp_path: Path) -> None:
+    """A block that is not one any more, and a table that is gone, are errors with a sentence; the rest still answers."""
+    path = tmp_path / "traces.db"
+    with store(path, [Stored(1, "ali")]) as reader:
+        writer = open_writer(path)
+        writer.execute("UPDATE blocks SET body = x'00'")
+        with pytest.raises(StoreUnavailableError, match="damaged"):
+            reader.trace(Stored(1).trace_id)
+        assert len(reader.traces(View(), now=NOW).rows) == 1
+        writer.execute("DROP TABLE overrides")
+        writer.close()
+        with pytest.raises(StoreUnavailableError, match="could not be read"):
+            reader.coverage(View(Tab.COVERAGE), now=NOW)

@@ -257,7 +257,7 @@ def test_what_is_offered_can_be_typed(tmp_path: Path) -> None:
 
 
 def test_what_is_damaged_is_said(tmp_path: Path) -> None:
-    """A block that is not one any more, and a table that is gone, are errors with a sentence; the rest still answers."""
+    """A block that is not one any more, and a table that is gone, are errors with a sentence; the rest answers."""
     path = tmp_path / "traces.db"
     with store(path, [Stored(1, "ali")]) as reader:
         writer = open_writer(path)

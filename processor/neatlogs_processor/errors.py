@@ -10,7 +10,8 @@
     ├── PermissionDeniedError       the client's key is known and may not do this
     ├── SlowRequestError            the request did not arrive in time
     ├── OverloadedError             no room now; come back
-    │   └── RateLimitedError            the client's key has used up its share for the moment
+    │   ├── RateLimitedError            the client's key has used up its share for the moment
+    │   └── StoreUnavailableError       the store did not take the request
     └── ExportError                 the upstream did not take the request
         ├── UpstreamRejectedError       and never will
         └── UpstreamUnavailableError    now; it may later
@@ -117,6 +118,12 @@ class RateLimitedError(OverloadedError):
     """The client's key has sent more than its share; the client should wait as long as it is told to."""
 
     reason = "rate_limited"
+
+
+class StoreUnavailableError(OverloadedError):
+    """The store did not take the request: there is no room, or another process holds it. Nothing of it was kept."""
+
+    reason = "store_unavailable"
 
 
 class ExportError(ProcessorError):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 _SIZE_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-_DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _NUMBER_AND_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", re.ASCII)
 # https://www.rfc-editor.org/rfc/rfc9110#name-tokens without upper case, which gRPC does not send.
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
@@ -167,7 +167,7 @@ def parse_size(text: str, *, maximum: int = 2**31 - 1) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Read a duration and return seconds: `8s`, `500ms`, `2m`, `1h`. The unit is required, except for 0."""
+    """Read a duration and return seconds: `8s`, `500ms`, `2m`, `1h`, `30d`. The unit is required, except for 0."""
     if text.strip() == "0":
         return 0.0
     number, unit = _number_and_unit(text, _DURATION_UNITS, "8s or 500ms")
@@ -232,6 +232,8 @@ def format_size(size: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """Write a duration so that `parse_duration` reads it back."""
+    if seconds >= 7 * 86_400 and seconds % 86_400 == 0:
+        return f"{seconds / 86_400:.0f}d"
     if seconds >= 7200 and seconds % 3600 == 0:
         return f"{seconds / 3600:.0f}h"
     if seconds != math.floor(seconds):

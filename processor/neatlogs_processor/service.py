@@ -2,6 +2,7 @@
 
 receiver -> pipeline (bound, enforce, count) -> console -> budget -> retry -> exporter
 receiver -> pipeline (bound, enforce, count) -> console -> durable queue ... exporter     with --queue-dir
+receiver -> pipeline (bound, enforce, count) -> console -> store [-> one of the above]    with --store
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
+
+from starlette.routing import BaseRoute
 
 from neatlogs_processor import wiring
 from neatlogs_processor.core.backoff import Backoff
@@ -24,6 +29,7 @@ from neatlogs_processor.exporters.sender import Budget, Retry, Sender
 from neatlogs_processor.exposition import Exposition
 from neatlogs_processor.formats import ListenAddress
 from neatlogs_processor.own_listener import points_at
+from neatlogs_processor.page_wiring import page_routes
 from neatlogs_processor.pipeline import Pipeline
 from neatlogs_processor.queue.durable import DurableQueue, QueueLimits, QueueState
 from neatlogs_processor.queue.events import QueueEvents
@@ -33,6 +39,9 @@ from neatlogs_processor.receivers.in_flight import BytesInFlight
 from neatlogs_processor.receivers.otlp_grpc import OtlpGrpcReceiver
 from neatlogs_processor.receivers.otlp_http import OtlpHttpReceiver
 from neatlogs_processor.settings import Settings
+from neatlogs_processor.store.beside import StoreBeside
+from neatlogs_processor.store.reader import SqliteReader
+from neatlogs_processor.store.sqlite import Store
 from neatlogs_processor.telemetry import Telemetry, logger
 from neatlogs_processor.tls import grpc_server_credentials, server_context
 
@@ -69,6 +78,10 @@ class Service:
         self._settings = settings
         self.telemetry = Telemetry()
         self._queue: DurableQueue | None = None
+        self._store: Store | None = None
+        self._reader: SqliteReader | None = None
+        # Where traces are kept, if they are.
+        self.store_path: Path | None = None
         handle = Pipeline(
             self._destinations(),
             policy=EndUserPolicy(settings.roots, frozenset(settings.entry_services)),
@@ -114,16 +127,44 @@ class Service:
                 metrics=Exposition(telemetry).render,
                 refused=lambda reason: telemetry.counters.http_refused.add(1, reason),
                 failed=telemetry.failed,
+                routes=self._page(),
             )
+
+    def _page(self) -> Sequence[BaseRoute]:
+        """Return the routes of the traces page, where there is a store to show."""
+        if self.store_path is None:
+            return ()
+        self._reader = SqliteReader(self.store_path)
+        return page_routes(self._settings, self._reader)
 
     def _destinations(self) -> dict[Signal, Sender]:
         settings = self._settings
         self._exporter = wiring.exporter(settings)
         upstream = None if self._exporter is None else self._before(self._exporter)
         destinations: dict[Signal, Sender] = {} if upstream is None else dict.fromkeys(Signal, upstream)
+        traces = self._with_store(upstream)
         if settings.console:
-            destinations[Signal.TRACES] = Console(sys.stdout, upstream)
+            traces = Console(sys.stdout, traces)
+        if traces is not None:
+            destinations[Signal.TRACES] = traces
         return destinations
+
+    def _with_store(self, upstream: Sender | None) -> Sender | None:
+        """Return what takes traces: the store, the upstream, or both."""
+        settings = self._settings
+        self.store_path = wiring.store_path(settings, os.environ)
+        if self.store_path is None:
+            return upstream
+        self._store = Store(
+            self.store_path,
+            policy=EndUserPolicy(settings.roots, frozenset(settings.entry_services)),
+            limits=wiring.store_limits(settings),
+            telemetry=self.telemetry,
+            chance=_chance,
+        )
+        if upstream is None:
+            return self._store
+        return StoreBeside(self._store, upstream, required=settings.store_required, telemetry=self.telemetry)
 
     def _before(self, exporter: Sender) -> Sender:
         """Return what stands between the pipeline and the upstream."""
@@ -161,6 +202,8 @@ class Service:
             ConfigError: An address cannot be used, or the upstream is this processor.
         """
         settings = self._settings
+        if self._store is not None:
+            self._store.start()
         grpc = await self._not_upstream("--grpc-listen", self._grpc.bind(settings.grpc_listen))
         http: ListenAddress | None = None
         if self._http is not None and settings.http_listen is not None:
@@ -204,10 +247,14 @@ class Service:
         if self._queue is not None:
             # What is not delivered by then stays on the disk, so the time is shared rather than added.
             await self._queue.stop(max(0.0, end - asyncio.get_running_loop().time()))
+        if self._store is not None:
+            await self._store.close()
         if self._exporter is not None:
             await self._exporter.close()
         if self._admin is not None:
             await self._admin.stop(0)
+        if self._reader is not None:
+            self._reader.close()
 
 
 async def run(settings: Settings) -> None:
@@ -230,22 +277,26 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop, number)
     service = Service(settings)
     try:
-        _welcome(settings, await service.start())
+        _welcome(settings, await service.start(), service.store_path)
         await stopping.wait()
     finally:
         await service.stop()
     logger.info("stopped; %s", service.telemetry.summary())
 
 
-def _welcome(settings: Settings, listening: Listening) -> None:
+def _welcome(settings: Settings, listening: Listening, store: Path | None) -> None:
     address = listening.grpc
     upstream = settings.upstream_endpoint
     destination = "no upstream" if upstream is None else f"upstream {upstream}"
+    destination += "" if store is None else f", store {store}"
     where = f"OTLP/gRPC on {listening.grpc}" + (f", OTLP/HTTP on {listening.http}" if listening.http else "")
     where += f", admin on {listening.admin}" if listening.admin else ""
     logger.info("neatlogs-processor %s is ready: %s, %s", version("neatlogs-otel"), where, destination)
+    if store is not None and listening.admin is not None and not listening.admin.path:
+        logger.info("the traces page: http://%s%s/traces", listening.admin, settings.root_path)
     if upstream is None:
-        logger.info("traces are printed, acknowledged and go nowhere else; --upstream-endpoint host:port sends them on")
+        fate = "kept in the store" if store is not None else "printed, acknowledged"
+        logger.info("traces are %s and go nowhere else; --upstream-endpoint host:port sends them on", fate)
         logger.info(
             "try, in another terminal: make demo (in the repository), or any application with"
             " OTEL_EXPORTER_OTLP_ENDPOINT=%s OTEL_EXPORTER_OTLP_PROTOCOL=grpc",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
@@ -16,6 +18,10 @@ from neatlogs_processor.formats import (
     parse_headers,
     parse_size,
 )
+
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
+_ROOT_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+/?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,21 @@ def _duration(value: Any) -> Any:
     raise ValueError("write 8s or 500ms")
 
 
+def _unless_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Read `none` as the absence of a value, and everything else as `read` does."""
+
+    def read_unless_none(value: Any) -> Any:
+        return None if isinstance(value, str) and value.strip().lower() == "none" else read(value)
+
+    return read_unless_none
+
+
+def _store(value: Any) -> Any:
+    if isinstance(value, str):
+        return "none" if value.strip().lower() == "none" else Path(value).expanduser()
+    raise ValueError("write a path, or none")
+
+
 def _headers(value: Any) -> Any:
     if isinstance(value, str):
         value = parse_headers(value)
@@ -91,6 +112,20 @@ def _header_names(value: Any) -> Any:
     return tuple(check_header_name(name) for name in words(value))
 
 
+def _hosts(value: Any) -> Any:
+    hosts = tuple(host.lower().rstrip(".") for host in words(value))
+    for host in hosts:
+        if host != "*" and _HOST.fullmatch(host) is None:
+            raise ValueError(f"{host!r} is no host name: write traces.example.com, *.example.com or *, without a port")
+    return hosts
+
+
+def _root_path(value: Any) -> Any:
+    if not isinstance(value, str) or (value.strip("/") and _ROOT_PATH.fullmatch(value) is None):
+        raise ValueError("write a path such as /traces-ui, of letters, digits and the characters . _ ~ -")
+    return value.rstrip("/")
+
+
 def _switch(value: Any) -> Any:
     known = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
     if isinstance(value, str) and value.strip().lower() in known:
@@ -103,10 +138,15 @@ def _switch(value: Any) -> Any:
 Size = Annotated[int, BeforeValidator(_size)]
 DiskSize = Annotated[int, BeforeValidator(_disk_size)]
 Duration = Annotated[float, BeforeValidator(_duration)]
+DiskSizeOrNone = Annotated["int | None", BeforeValidator(_unless_none(_disk_size))]
+DurationOrNone = Annotated["float | None", BeforeValidator(_unless_none(_duration))]
+StorePath = Annotated['Path | Literal["none"] | None', BeforeValidator(_store)]
 Headers = Annotated[dict[str, SecretStr], BeforeValidator(_headers)]
 HeaderNames = Annotated[tuple[str, ...], BeforeValidator(_header_names)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 Words = Annotated[tuple[str, ...], BeforeValidator(words)]
+HostNames = Annotated[tuple[str, ...], BeforeValidator(_hosts)]
+RootPath = Annotated[str, BeforeValidator(_root_path)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
 
 

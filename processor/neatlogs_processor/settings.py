@@ -177,15 +177,20 @@ def check_together(settings: Settings) -> None:
         raise ConfigError("--roots entry needs --entry-services: name the services whose entry spans count as roots")
     if settings.entry_services and settings.roots != "entry":
         raise ConfigError("--entry-services has no effect without --roots entry: add it, or drop the list")
-    if settings.upstream_endpoint is None and not settings.console:
+    if settings.upstream_endpoint is None and settings.store == "none" and not settings.console:
         raise ConfigError(
-            "nothing to do with what arrives: name an upstream with --upstream-endpoint, or use --console to look at"
-            " traces without forwarding them"
+            "nothing to do with what arrives: name an upstream with --upstream-endpoint, drop --store none, or use"
+            " --console to look at traces without keeping or forwarding them"
         )
     _check_listeners(settings)
     _check_admin(settings)
     _check_upstream(settings)
     _check_queue(settings)
+    if settings.store_required and (settings.upstream_endpoint is None or settings.store in (None, "none")):
+        raise ConfigError(
+            "--store-required is for a store beside an upstream: name both with --store and --upstream-endpoint"
+            " (a store alone is always required)"
+        )
 
 
 def _check_listeners(settings: Settings) -> None:
@@ -209,10 +214,12 @@ def _check_listeners(settings: Settings) -> None:
 def _check_admin(settings: Settings) -> None:
     # Keys and certificates are the receivers': probes have neither.
     address = settings.admin_listen
-    if address is not None and not address.is_loopback and "admin" not in settings.allow_insecure:
+    if address is None or address.is_loopback or settings.page_token_file is not None:
+        return
+    if "admin" not in settings.allow_insecure:
         raise ConfigError(
-            f"--admin-listen {address} can be reached from other machines and asks for no key; if the network around it"
-            " is trusted, say so with --allow-insecure admin"
+            f"--admin-listen {address} can be reached from other machines and asks for no key: give the page a token"
+            " with --page-token-file; if the network around it is trusted, say so with --allow-insecure admin"
         )
 
 

@@ -10,12 +10,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from neatlogs_processor.formats import Endpoint, ListenAddress, format_duration, format_size, parse_listener
 from neatlogs_processor.setting_types import (
     DiskSize,
+    DiskSizeOrNone,
     Duration,
+    DurationOrNone,
     HeaderNames,
     Headers,
+    HostNames,
     Meta,
     Origins,
+    RootPath,
     Size,
+    StorePath,
     Switch,
     Words,
     comma,
@@ -26,7 +31,8 @@ from neatlogs_processor.setting_types import (
 )
 
 _RECEIVE, _LIMIT, _SECURE = "Receiving", "Limits", "TLS and keys"
-_FORWARD, _QUEUE, _RULE, _WATCH = "Forwarding", "The queue", "The rule", "Watching"
+_FORWARD, _QUEUE, _STORE, _RULE, _WATCH = "Forwarding", "The queue", "The store", "The rule", "Watching"
+_PAGE = "The page"
 
 
 class Settings(BaseModel):
@@ -47,7 +53,7 @@ class Settings(BaseModel):
     admin_listen: Annotated[ListenAddress | None, from_text(parse_listener)] = setting(
         ListenAddress("127.0.0.1", 4319),
         Meta(_RECEIVE, "ADDRESS", none="none"),
-        "Where /healthz, /readyz and /metrics are served: host:port, unix:PATH, or none.",
+        "Where the traces page, /healthz, /readyz and /metrics are served: host:port, unix:PATH, or none.",
     )
     cors_origins: Origins = setting(
         (),
@@ -252,6 +258,47 @@ class Settings(BaseModel):
         "Requests of each signal that are sent from the queue at the same time.",
         ge=1,
         le=100,
+    )
+
+    store: StorePath = setting(
+        None,
+        Meta(_STORE, "FILE"),
+        "Where traces are kept, or none. With an upstream they are kept only in a store that is named; without one the"
+        " store is neatlogs/traces.db in the user's data directory (XDG_DATA_HOME, else ~/.local/share).",
+    )
+    store_required: Switch = setting(
+        False,
+        Meta(_STORE, "", yes_no),
+        "With an upstream: refuse what the store did not take. Otherwise it goes on all the same, counted and logged.",
+    )
+    store_max_age: DurationOrNone = setting(
+        30 * 86_400.0,
+        Meta(_STORE, "DURATION", format_duration, none="none"),
+        "How long a trace is kept from its arrival, or none for as long as there is room.",
+        gt=0,
+    )
+    store_max_size: DiskSizeOrNone = setting(
+        10 * 2**30,
+        Meta(_STORE, "SIZE", format_size, none="none"),
+        "How large the store may become before the oldest traces go, or none. Its log takes up to 64 MiB besides.",
+    )
+
+    page_token_file: Path | None = setting(
+        None,
+        Meta(_PAGE, "FILE"),
+        "A file with the token that the traces page and its API ask for; apart from the keys of the receivers. Without"
+        " it the page is open to whoever reaches --admin-listen.",
+    )
+    allowed_hosts: HostNames = setting(
+        (),
+        Meta(_PAGE, "NAMES", comma),
+        "Host names that the page may be asked for under, beside localhost and addresses: traces.example.com,"
+        " *.example.com, or * for any.",
+    )
+    root_path: RootPath = setting(
+        "",
+        Meta(_PAGE, "PATH"),
+        "The path that a reverse proxy serves the page under, such as /traces-ui; whether it removes it or not.",
     )
 
     roots: Literal["trace", "entry"] = setting(

@@ -85,6 +85,15 @@ class Counters:
             "dead_letters_dropped", "Dead letters that made room for newer ones.", "signal"
         )
         self.queue_files_set_aside = Counter("queue_files_set_aside", "Damaged queue files that were set aside.")
+        self.store_spans = Counter(
+            "store_spans",
+            "Spans that reached the store: written, there already, or without the ids to keep them by.",
+            "outcome",
+        )
+        self.store_missed = Counter(
+            "store_missed", "Spans that went on although the store did not take them.", "reason"
+        )
+        self.store_pruned = Counter("store_pruned", "Spans that left the store, by the limit that they met.", "limit")
         self.failures = Counter("failures", "Requests that failed because of a bug of the processor.")
         for place in Place:
             self.overrides_ignored.start(place.value)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.exporters.otlp_grpc import OtlpGrpcExporter
 from neatlogs_processor.receivers.http_body import BodyLimits
 from neatlogs_processor.receivers.http_protocol import ConnectionLimits
@@ -11,6 +15,8 @@ from neatlogs_processor.receivers.otlp_grpc import GrpcLimits
 from neatlogs_processor.receivers.otlp_http import HttpOptions
 from neatlogs_processor.receivers.security import Authenticator
 from neatlogs_processor.settings import Settings
+from neatlogs_processor.store.files import default_path
+from neatlogs_processor.store.retention import Limits
 from neatlogs_processor.tls import TlsFiles, listener_files, upstream_files
 
 if TYPE_CHECKING:
@@ -66,6 +72,35 @@ def http_options(settings: Settings) -> HttpOptions:
         max_json_depth=settings.max_json_depth,
         cors_origins=settings.cors_origins,
     )
+
+
+def store_path(settings: Settings, environ: Mapping[str, str]) -> Path | None:
+    """Return where traces are kept, if they are.
+
+    Raises:
+        ConfigError: They would be kept in the user's data directory, and there is none.
+    """
+    if isinstance(settings.store, Path):
+        return settings.store
+    if settings.store == "none" or settings.upstream_endpoint is not None:
+        return None
+    return usual_store_path(environ)
+
+
+def usual_store_path(environ: Mapping[str, str]) -> Path:
+    """Return where the store is unless somebody says otherwise; see `store_path`."""
+    try:
+        return default_path(environ, Path.home, sys.platform)
+    except RuntimeError:
+        raise ConfigError(
+            "the user has no home directory to keep a store in; use --store FILE or --store none"
+        ) from None
+
+
+def store_limits(settings: Settings) -> Limits:
+    """Return how much the store keeps."""
+    age = settings.store_max_age
+    return Limits(None if age is None else round(age * 10**9), settings.store_max_size)
 
 
 def exporter(settings: Settings) -> OtlpGrpcExporter | OtlpHttpExporter | None:

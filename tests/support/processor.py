@@ -21,8 +21,9 @@ LIMIT = 60
 ANY_PORTS = {
     "NEATLOGS_PROCESSOR_HTTP_LISTEN": "127.0.0.1:0",
     "NEATLOGS_PROCESSOR_ADMIN_LISTEN": "127.0.0.1:0",
+    "NEATLOGS_PROCESSOR_STORE": "none",
 }
-"""Free ports for the listeners that a test does not speak of."""
+"""Free ports for the listeners that a test does not speak of, and no store in the home of whoever runs the tests."""
 
 _READY = re.compile(r"is ready: OTLP/gRPC on ([^\s,]+)")
 
@@ -50,7 +51,7 @@ class Running:
 async def running(**flags: Any) -> AsyncIterator[Running]:
     """Run a processor on a free port with these settings, written as in a file."""
     listeners = ("grpc_listen", "http_listen", "admin_listen")
-    loaded = load({**dict.fromkeys(listeners, "127.0.0.1:0"), **flags}, {})
+    loaded = load({**dict.fromkeys(listeners, "127.0.0.1:0"), "store": "none", **flags}, {})
     service = Service(loaded.settings)
     try:
         listening = await service.start()

@@ -117,7 +117,7 @@ def processor_process(*flags: str, program: Sequence[str] = ()) -> Iterator[Proc
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment | {"PYTHONUNBUFFERED": "1"},
+        env=environment | {"PYTHONUNBUFFERED": "1", "NEATLOGS_PROCESSOR_STORE": "none"},
     )
     try:
         running = ProcessorProcess(process)

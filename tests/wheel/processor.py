@@ -21,6 +21,8 @@ import neatlogs_otel as neatlogs
 command = [
     Path(sys.argv[1]) / "bin" / "neatlogs-processor",
     "--console",
+    "--store",
+    "none",
     "--grpc-listen",
     "127.0.0.1:0",
     "--http-listen",

@@ -85,7 +85,8 @@ def page(
     links = Links(options.root_path)
     renderer = Renderer(links, clock=clock, signed_in=options.token is not None)
     lists, details = Lists(reader, renderer, options.where), Details(reader, renderer)
-    entrance = _Entrance(renderer, options.token, attempts or Attempts())
+    attempts = attempts or Attempts()
+    entrance = _Entrance(renderer, options.token, attempts)
     failures = _Failures(renderer)
     app = Starlette(
         routes=[
@@ -113,7 +114,7 @@ def page(
             ProcessorError: failures.store,
         },
     )
-    return _Guard(app, options)
+    return _Guard(app, options, attempts)
 
 
 class _Home:
@@ -237,12 +238,17 @@ def _safe_next(target: str) -> str:
     return target if plain and "\\" not in target else "/traces"
 
 
+def _no_token(message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=401, headers={"www-authenticate": "Bearer"})
+
+
 class _Guard:
     """Stands before everything: the path of the proxy, the host, the method, the token, the headers."""
 
-    def __init__(self, app: ASGIApp, options: PageOptions) -> None:
+    def __init__(self, app: ASGIApp, options: PageOptions, attempts: Attempts) -> None:
         self._app = app
         self._options = options
+        self._attempts = attempts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -271,21 +277,28 @@ class _Guard:
         if token is None or path.startswith("/static/") or path == "/login":
             return None
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and token.matches(bearer.strip()):
-            return None
+        if scheme.lower() == "bearer":
+            return self._bearer(token, bearer.strip(), (scope.get("client") or ("",))[0])
         if token.accepts(Request(scope).cookies.get(COOKIE, "")):
             return None
         if path.startswith("/api/"):
-            return JSONResponse(
-                {"error": "the page's token is needed: Authorization: Bearer TOKEN"},
-                status_code=401,
-                headers={"www-authenticate": "Bearer"},
-            )
+            return _no_token("the page's token is needed: Authorization: Bearer TOKEN")
         if headers.get("hx-request") or path in _FRAGMENTS:
             return PlainTextResponse("Sign in again.\n", status_code=401)
         query = scope["query_string"].decode("latin-1")
         target = urlencode({"next": path + (f"?{query}" if query else "")})
         return RedirectResponse(f"{self._options.root_path}/login?{target}", status_code=303)
+
+    def _bearer(self, token: PageToken, offered: str, client: str) -> Response | None:
+        wait = self._attempts.wait(client)
+        if wait:
+            return JSONResponse(
+                {"error": "too many wrong tokens"}, status_code=429, headers={"retry-after": str(int(wait) + 1)}
+            )
+        if token.matches(offered):
+            return None
+        self._attempts.failed(client)
+        return _no_token("this is not the page's token")
 
     def _send(self, send: Send, *, static: bool) -> Send:
         async def guarded(message: Message) -> None:

@@ -121,8 +121,8 @@ def sorted_by(view: View, key: str) -> View:
     return view.sorted_by(Sort(key, descending=not order.descending if order.key == key else key != "end_user"))
 
 
-def flatten(metadata: Any, limit: int = 40) -> list[tuple[str, Any]]:
-    """Return the members of nested metadata by their dotted keys, in their order."""
+def flatten(metadata: Any, limit: int = 40, *, plain_first: bool = False) -> list[tuple[str, Any]]:
+    """Return the members of nested metadata by their dotted keys, in their order or those at the top first."""
     found: list[tuple[str, Any]] = []
 
     def walk(prefix: str, value: Any, depth: int) -> None:
@@ -133,6 +133,8 @@ def flatten(metadata: Any, limit: int = 40) -> list[tuple[str, Any]]:
             found.append((prefix, value))
 
     walk("", metadata, 0)
+    if plain_first:
+        found.sort(key=lambda member: member[0] not in metadata)
     return found
 
 

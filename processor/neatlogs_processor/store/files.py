@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -25,18 +25,18 @@ _LEAST_SQLITE: Final = (3, 37)
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
-def default_path(environ: Mapping[str, str], home: Path, platform: str) -> Path:
+def default_path(environ: Mapping[str, str], home: Callable[[], Path], platform: str) -> Path:
     """Return where the store is kept unless somebody says otherwise: in the user's data directory.
 
     Args:
         environ: The environment. `XDG_DATA_HOME` counts where it is absolute, as its specification says
             (https://specifications.freedesktop.org/basedir-spec/latest/).
-        home: The user's home directory.
+        home: Returns the user's home directory; asked only where that is needed.
         platform: As `sys.platform` writes it.
     """
     data = Path(environ.get("XDG_DATA_HOME", ""))
     if not data.is_absolute():
-        data = home / ("Library/Application Support" if platform == "darwin" else ".local/share")
+        data = home() / ("Library/Application Support" if platform == "darwin" else ".local/share")
     return data / "neatlogs" / "traces.db"
 
 
@@ -163,7 +163,7 @@ def _make_private(path: Path) -> None:
         if path.stat().st_mode & _OTHERS:
             path.chmod(0o600)
     except OSError as error:
-        raise ConfigError(f"--store: cannot write {path} ({error.strerror})") from None
+        raise ConfigError(f"--store: cannot write {path} ({error.strerror}); choose another path, or none") from None
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -196,7 +196,8 @@ def test_a_headers_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ({}, "--upstream-endpoint"),
+        ({"store": "none"}, "--upstream-endpoint"),
+        ({"store_required": True}, "--store-required"),
         ({"console": True, "roots": "entry"}, "--entry-services"),
         ({"console": True, "entry_services": "edge"}, "--roots entry"),
         ({"console": True, "grpc_listen": "0.0.0.0:4317"}, "--allow-insecure grpc"),

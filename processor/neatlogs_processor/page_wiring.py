@@ -1,0 +1,36 @@
+"""From settings to the traces page, as routes of the admin port."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.routing import BaseRoute, Mount
+
+from neatlogs_processor.page.access import PageToken, read_token
+from neatlogs_processor.page.api import api_routes
+from neatlogs_processor.page.app import PageOptions, page
+from neatlogs_processor.query.reader import TraceReader
+from neatlogs_processor.reloading import Reloading
+from neatlogs_processor.settings import Settings
+
+
+def page_routes(settings: Settings, reader: TraceReader) -> Sequence[BaseRoute]:
+    """Return the routes of the page over a store; they take what no other route of the port takes.
+
+    Raises:
+        ConfigError: The file of the page's token cannot be used.
+    """
+    token = None
+    path = settings.page_token_file
+    if path is not None:
+        token = PageToken(Reloading([path], lambda: read_token(path)).get)
+    where = [("OTLP/gRPC", settings.grpc_listen), ("OTLP/HTTP", settings.http_listen)]
+    options = PageOptions(
+        root_path=settings.root_path,
+        allowed_hosts=settings.allowed_hosts,
+        token=token,
+        where=tuple(
+            (name, str(address) if address.path else f"http://{address}") for name, address in where if address
+        ),
+    )
+    return [Mount("/", app=page(reader, options, api=api_routes(reader, root_path=settings.root_path)))]

@@ -1,0 +1,52 @@
+"""A page with the usual traces, and a browser, both shared by the tests of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from support.page import PageUnderTest, chromium, page_under_test, running_browser, usual_traces
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[PageUnderTest]:
+    """A page over the usual traces."""
+    with page_under_test() as running:
+        running.send(*usual_traces())
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's chromium."""
+    path = chromium()
+    if path is None:
+        pytest.skip("no chromium: apt-get install -y chromium, or say where one is with CHROMIUM=/path")
+    with running_browser(path) as running:
+        yield running
+
+
+@pytest.fixture
+def tab(browser: Browser, site: PageUnderTest) -> Iterator[Page]:
+    """A fresh tab, in which nothing may go wrong and from which nothing may leave the machine."""
+    context = browser.new_context(base_url=site.url, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    troubles: list[str] = []
+    # Chromium says "Failed to load resource" for each answer that is an error, which a test may have asked for.
+    page.on(
+        "console",
+        lambda said: (
+            troubles.append(said.text)
+            if said.type in ("error", "warning") and "Failed to load resource" not in said.text
+            else None
+        ),
+    )
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda asked: None if asked.url.startswith(site.url) else troubles.append(asked.url))
+    page.on("dialog", lambda dialog: troubles.append(dialog.message))
+    yield page
+    context.close()
+    assert troubles == []

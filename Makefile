@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench torture demo check wheel-check clean
+.PHONY: help run test lint bench bench-store torture demo check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ wheel-check: $(VENV)/.dev  ## Build the wheel, install it where the sources are 
 
 bench: $(VENV)/.dev  ## Measure: ratios within one run
 	$(BIN)/python -m tests.bench
+
+bench-store: $(VENV)/.dev  ## Measure the store: writing, room on disk, questions (ARGS="--spans 5000000")
+	$(BIN)/python -m tests.bench.store $(ARGS)
 
 torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, damaged files, full disk, hostile input, fuzzing, an hour of load
 	$(BIN)/python tests/torture/kill9.py --mode queue --kills 100

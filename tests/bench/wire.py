@@ -53,7 +53,7 @@ def run(shapes: list[tuple[Kind, int, Identity]], *, spans_a_round: int) -> Iter
                 name: _start(stack, [sys.executable, "-m", "tests.bench.proxies", name, "--upstream", upstream])
                 for name in ("passthrough", "decode")
             }
-            proxies["processor"] = _start_processor(stack, upstream)
+            proxies["processor"] = start_processor(stack, ["--upstream-endpoint", upstream])
             body = request(kind, spans, identity)
             requests = max(LEAST_REQUESTS, spans_a_round // spans)
             for turn in range(ROUNDS + 1):
@@ -84,14 +84,14 @@ async def _load(proxy: Proxy, body: bytes, requests: int) -> tuple[float, float]
                 left -= 1
                 await export(body)
 
-        before = _cpu_seconds(proxy.process.pid)
+        before = cpu_seconds(proxy.process.pid)
         loop = asyncio.get_running_loop()
         began = loop.time()
         await asyncio.gather(*(send() for _ in range(CONCURRENCY)))
-        return _cpu_seconds(proxy.process.pid) - before, loop.time() - began
+        return cpu_seconds(proxy.process.pid) - before, loop.time() - began
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """CPU time of all threads of a process, to the nanosecond where the kernel tells, else in its clock ticks."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
@@ -108,28 +108,10 @@ def _start(stack: ExitStack, command: list[str]) -> Proxy:
     return Proxy(process, int(process.stdout.readline()))
 
 
-def _start_processor(stack: ExitStack, upstream: str) -> Proxy:
-    command = [
-        sys.executable,
-        "-m",
-        "neatlogs_processor",
-        "--grpc-listen",
-        "127.0.0.1:0",
-        "--http-listen",
-        "127.0.0.1:0",
-        "--admin-listen",
-        "none",
-    ]
-    command += [
-        "--upstream-endpoint",
-        upstream,
-        "--http-listen",
-        "none",
-        "--admin-listen",
-        "none",
-        "--log-format",
-        "json",
-    ]
+def start_processor(stack: ExitStack, flags: list[str]) -> Proxy:
+    """Start the processor with gRPC alone on a free port, until the stack is left."""
+    listeners = ["--grpc-listen", "127.0.0.1:0", "--http-listen", "none", "--admin-listen", "none"]
+    command = [sys.executable, "-m", "neatlogs_processor", *listeners, "--log-format", "json", *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     stack.callback(_stop, process)
     assert process.stderr is not None

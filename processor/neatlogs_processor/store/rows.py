@@ -232,7 +232,7 @@ def read_request(body: bytes, policy: EndUserPolicy) -> Batch:
     without_id = 0
     for resource_spans in message.resource_spans:
         of_resource = _texts(resource_spans.resource.attributes, _OF_RESOURCES)
-        resource = _shared_resource(resource_spans, of_resource.get(_SERVICE) or "")
+        resource = _shared_resource(resource_spans, _text(of_resource, _SERVICE) or "")
         is_entry_service = policy.roots == "entry" and resource.name in policy.entry_services
         for scope_spans in resource_spans.scope_spans:
             scope = _shared_scope(scope_spans)

@@ -66,6 +66,9 @@ torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, damaged files, f
 	$(BIN)/python tests/torture/fuzz_json.py --executions 1000000 --findings .cache/fuzz
 	$(BIN)/python tests/torture/steady.py
 
+interop: $(VENV)/.dev  ## Real clients through the processor to real backends (Phoenix, MLflow), which are installed under .peers
+	$(BIN)/python tests/interop/run.py
+
 demo: $(VENV)/.dev  ## A lively mix of the examples against a running processor
 	$(BIN)/python examples/demo.py
 

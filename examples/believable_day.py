@@ -144,7 +144,7 @@ class Day:
         people = list(PEOPLE)
         weights = [9, 8, 7, 6, 6, 4, 4, 4, 3, 2, 2, 1]
         for number in range(46):
-            self._conversation(self.chance.choices(people, weights)[0], self._when(), number)
+            self._conversation(self.chance.choices(people, weights)[0], self._when(room=17), number)
         for _ in range(58):
             self._search(self.chance.choices(people, weights)[0], self._when())
         for number in range(18):
@@ -158,14 +158,15 @@ class Day:
         for service in (self.chat, self.search, self.agent, self.jobs):
             service.provider.shutdown()
 
-    def _when(self) -> int:
-        """Return a time of the day: few at night, most in the morning and after lunch."""
+    def _when(self, room: int = 2) -> int:
+        """Return a time of the day that leaves so many minutes: few at night, most in the morning and after lunch."""
         hours = [1, 1, 0, 0, 1, 1, 2, 4, 8, 10, 9, 7, 5, 8, 10, 9, 7, 5, 4, 4, 3, 3, 2, 2]
         started = self.chance.choices(range(24), hours)[0]
         # The hour of the day that lies within the last 24 hours.
         first = self.beginning // HOUR % 24
         at = self.beginning + (started - first) % 24 * HOUR + self.chance.randrange(HOUR)
-        return min(at, self.end - HOUR // 12)
+        # The last hour is not over: what would lie ahead happened an hour earlier.
+        return at if at < self.end - room * HOUR // 60 else at - HOUR
 
     def _identity(self, end_user: str | None, source: str = "trace", session: str | None = None) -> dict[str, Any]:
         if end_user is None:

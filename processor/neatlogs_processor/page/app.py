@@ -7,7 +7,7 @@ for anywhere else.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -45,6 +45,7 @@ _HEADERS: Final = {
 }
 _MAX_FORM_BYTES: Final = 4096
 _FRAGMENTS: Final = ("/live", "/complete")
+_BEARER: Final = {"www-authenticate": "Bearer"}
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class _Failures:
 
     def _answer(self, request: Request, status: int, title: str, detail: str) -> Response:
         if request.headers.get("hx-request") or request.url.path.startswith("/api/") or request.method == "HEAD":
-            return PlainTextResponse(f"{title}: {detail}\n", status_code=status)
+            return _plain(request.url.path, status, f"{title}: {detail}")
         return self._renderer.page("error.html", status=status, view=View(), title=title, detail=detail)
 
 
@@ -175,8 +176,6 @@ class _Entrance:
         """Take the form: set the cookie, or say that the token is wrong."""
         if self._token is None:
             raise HTTPException(404)
-        if _from_elsewhere(request):
-            raise HTTPException(403, "This form was sent from another site.")
         client = request.client.host if request.client else ""
         fields = await _form(request)
         target = _safe_next(fields.get("next", ""))
@@ -203,8 +202,6 @@ class _Entrance:
 
     async def leave(self, request: Request) -> Response:
         """Take the cookie back."""
-        if _from_elsewhere(request):
-            raise HTTPException(403, "This form was sent from another site.")
         response = RedirectResponse(self._renderer.links.to("/login"), status_code=303)
         response.delete_cookie(COOKIE, path=self._renderer.links.root or "/", httponly=True, samesite="lax")
         return response
@@ -223,13 +220,13 @@ async def _form(request: Request) -> dict[str, str]:
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
 
-def _from_elsewhere(request: Request) -> bool:
+def _from_elsewhere(headers: Headers) -> bool:
     """Tell whether a browser says that another site sent this form."""
-    site = request.headers.get("sec-fetch-site")
+    site = headers.get("sec-fetch-site")
     if site is not None:
         return site not in ("same-origin", "none")
-    origin = request.headers.get("origin")
-    return origin is not None and origin.partition("://")[2] != request.headers.get("host")
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
 def _safe_next(target: str) -> str:
@@ -238,8 +235,11 @@ def _safe_next(target: str) -> str:
     return target if plain and "\\" not in target else "/traces"
 
 
-def _no_token(message: str) -> Response:
-    return JSONResponse({"error": message}, status_code=401, headers={"www-authenticate": "Bearer"})
+def _plain(path: str, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer for programs and pieces of a page: in the API's own form below `/api/`, else one line."""
+    if path.startswith("/api/"):
+        return JSONResponse({"error": {"message": message}}, status_code=status, headers=headers)
+    return PlainTextResponse(f"{message}\n", status_code=status, headers=headers)
 
 
 class _Guard:
@@ -266,39 +266,41 @@ class _Guard:
     def _refusal(self, scope: Scope, path: str) -> Response | None:
         headers = Headers(scope=scope)
         if not host_allowed(headers.get("host", ""), self._options.allowed_hosts):
-            return PlainTextResponse(
+            return _plain(
+                path,
+                421,
                 "The page is not served under this host name. If it should be, start the processor with"
-                " --allowed-hosts and the name.\n",
-                status_code=421,
+                " --allowed-hosts and the name.",
             )
-        if scope["method"] not in ("GET", "HEAD") and path not in ("/login", "/logout"):
-            return PlainTextResponse("The page only answers GET.\n", status_code=405, headers={"allow": "GET, HEAD"})
+        if scope["method"] not in ("GET", "HEAD"):
+            if path not in ("/login", "/logout"):
+                return _plain(path, 405, "The page only answers GET.", {"allow": "GET, HEAD"})
+            if _from_elsewhere(headers):
+                return _plain(path, 403, "This form was sent from another site.")
         token = self._options.token
         if token is None or path.startswith("/static/") or path == "/login":
             return None
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return self._bearer(token, bearer.strip(), (scope.get("client") or ("",))[0])
+            return self._bearer(path, token, bearer.strip(), (scope.get("client") or ("",))[0])
         if token.accepts(Request(scope).cookies.get(COOKIE, "")):
             return None
         if path.startswith("/api/"):
-            return _no_token("the page's token is needed: Authorization: Bearer TOKEN")
+            return _plain(path, 401, "the page's token is needed: Authorization: Bearer TOKEN", _BEARER)
         if headers.get("hx-request") or path in _FRAGMENTS:
-            return PlainTextResponse("Sign in again.\n", status_code=401)
+            return _plain(path, 401, "Sign in again.")
         query = scope["query_string"].decode("latin-1")
         target = urlencode({"next": path + (f"?{query}" if query else "")})
         return RedirectResponse(f"{self._options.root_path}/login?{target}", status_code=303)
 
-    def _bearer(self, token: PageToken, offered: str, client: str) -> Response | None:
+    def _bearer(self, path: str, token: PageToken, offered: str, client: str) -> Response | None:
         wait = self._attempts.wait(client)
         if wait:
-            return JSONResponse(
-                {"error": "too many wrong tokens"}, status_code=429, headers={"retry-after": str(int(wait) + 1)}
-            )
+            return _plain(path, 429, "too many wrong tokens", {"retry-after": str(int(wait) + 1)})
         if token.matches(offered):
             return None
         self._attempts.failed(client)
-        return _no_token("this is not the page's token")
+        return _plain(path, 401, "this is not the page's token", _BEARER)
 
     def _send(self, send: Send, *, static: bool) -> Send:
         async def guarded(message: Message) -> None:

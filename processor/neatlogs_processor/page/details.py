@@ -71,7 +71,9 @@ class Details:
         for place, trace in enumerate(detail.traces):
             whole = self._reader.trace(trace.trace_id) if place < MAX_TURNS else None
             turns.append((trace, *(_said(whole) if whole else ("", ""))))
-        return self._renderer.page("session.html", view=view, detail=detail, session=detail.session, turns=turns)
+        return self._renderer.page(
+            "session.html", active=Tab.SESSIONS, view=view, detail=detail, session=detail.session, turns=turns
+        )
 
     def user(self, request: Request) -> Response:
         """Answer with an end user: who they are, and what they did within the period."""
@@ -95,13 +97,13 @@ class Details:
 def _selected(detail: TraceDetail, span_id: str) -> SpanDetail | None:
     """Return the span that is asked for, else the one that speaks for the trace, else the first."""
     wanted = (span for span in detail.spans if span.span_id == span_id)
-    owners = (span for span in sorted(detail.spans, key=lambda one: one.start) if span.owns_identity)
-    return next(wanted, None) or next(owners, None) or next(iter(detail.spans), None)
+    return next(wanted, None) or identity.speaker(detail) or next(iter(detail.spans), None)
 
 
 def _said(detail: TraceDetail) -> tuple[str, str]:
     """Return what went into a trace and what came out, each in a line: its root's, else its first and last model's."""
-    pieces = [content.content(span) for span in detail.spans if span.owns_identity]
+    head = identity.speaker(detail)
+    pieces = [content.content(head)] if head else []
     pieces += [content.content(span) for span in sorted(detail.spans, key=lambda one: one.start) if span.kind == "llm"]
     said = next((content.preview(piece.input) for piece in pieces if piece.input), "")
     answers = [piece.output for piece in pieces[:1] if piece.output] or [

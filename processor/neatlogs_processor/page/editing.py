@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ from neatlogs_processor.query.fields import FIELDS, METADATA, Arity, Kind, Opera
 from neatlogs_processor.query.filters import Filter
 from neatlogs_processor.query.view import View
 
+_WORD: Final = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"?|\S+)')
 _NUMBERS: Final = (Kind.COUNT, Kind.DURATION, Kind.TIME)
 
 
@@ -101,17 +103,20 @@ class Question:
 
     Attributes:
         error: What is wrong.
-        before, wrong: The text of the filter up to the mistake, and from there on.
+        before, wrong, after: The text of the filter up to the mistake, the word that it begins with, and the rest.
     """
 
     error: QueryError
-    before: str
-    wrong: str
+    before: str = ""
+    wrong: str = ""
+    after: str = ""
 
 
 def question(error: QueryError, texts: list[str]) -> Question:
     """Return what to show for an error in the `filter` parameters."""
     if error.parameter != "filter" or error.index >= len(texts):
-        return Question(error, "", "")
-    typed = texts[error.index]
-    return Question(error, typed[: error.position], typed[error.position :])
+        return Question(error)
+    typed, start = texts[error.index], error.position
+    word = _WORD.match(typed, start)
+    end = word.end() if word else len(typed)
+    return Question(error, typed[:start], typed[start:end], typed[end:])

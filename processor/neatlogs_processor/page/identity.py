@@ -20,6 +20,9 @@ SOURCES: Final = {
 }
 """What each `neatlogs.end_user.source` means."""
 
+_NEVER: Final = 1 << 63
+"""Later than every start: a span that does not say when it started comes last."""
+
 PLACES: Final = {
     "child": "on a child span",
     "event": "on a span event",
@@ -34,6 +37,7 @@ class Finding:
     """Something that a person should know about a trace's identity.
 
     Attributes:
+        about: `root`, `nobody`, `conflict` or `overrides`.
         level: `note` or `warning`.
         title: What is the case, in a few words.
         cause: Why, most likely.
@@ -41,11 +45,21 @@ class Finding:
         spans: Spans to look at.
     """
 
+    about: str
     level: str
     title: str
     cause: str
     fix: str = ""
     spans: tuple[SpanDetail, ...] = ()
+
+
+def speaker(detail: TraceDetail) -> SpanDetail | None:
+    """Return the span that says whose the trace is, as the store picks it; `None` where it has not arrived.
+
+    An entry span of a listed service comes before a root span, then the earliest counts, then the smaller span id.
+    """
+    owners = (span for span in detail.spans if span.owns_identity)
+    return min(owners, key=lambda span: (not span.parent_id, span.start or _NEVER, span.span_id), default=None)
 
 
 def source_sentence(source: str | None) -> str:
@@ -58,10 +72,12 @@ def source_sentence(source: str | None) -> str:
 def findings(detail: TraceDetail) -> tuple[Finding, ...]:
     """Return what is worth knowing about a trace's identity, the most important first."""
     trace, found = detail.trace, []
-    owners = tuple(span for span in detail.spans if span.owns_identity)
+    head = speaker(detail)
+    owners = tuple(sorted((span for span in detail.spans if span.owns_identity), key=lambda span: span is not head))
     if not trace.root_received:
         found.append(
             Finding(
+                "root",
                 "warning",
                 "Root not received",
                 "The root span of this trace has not arrived, so nobody can say whose it is. A root span ends last: the"
@@ -75,6 +91,7 @@ def findings(detail: TraceDetail) -> tuple[Finding, ...]:
     elif trace.end_user is None:
         found.append(
             Finding(
+                "nobody",
                 "warning",
                 "No end user",
                 "The root span arrived and names nobody: no source gave an identity by the time it ended.",
@@ -86,6 +103,7 @@ def findings(detail: TraceDetail) -> tuple[Finding, ...]:
     if trace.roots > 1:
         found.append(
             Finding(
+                "conflict",
                 "warning",
                 f"Conflict: {trace.roots} root spans",
                 "Several spans of this trace have no parent. The one that started first speaks for the trace.",
@@ -103,6 +121,7 @@ def _overrides(detail: TraceDetail) -> Finding:
     spans = tuple(span for span in detail.spans if span.span_id in ids)
     count = len(detail.overrides)
     return Finding(
+        "overrides",
         "note",
         "1 override ignored" if count == 1 else f"{count} overrides ignored",
         "Identity stood anywhere but on the root span. It was removed, because one trace has one end user and its root"

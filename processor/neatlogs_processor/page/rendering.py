@@ -186,4 +186,6 @@ class Renderer:
     def page(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """Return a rendered template as an answer."""
         values.setdefault("question", None)
+        # A session is opened within the filters of traces.
+        values.setdefault("active", None)
         return HTMLResponse(self.text(template, **values), status_code=status)

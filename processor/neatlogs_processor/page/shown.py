@@ -128,6 +128,19 @@ def pretty(text: str) -> str:
         return text
 
 
+def noun(count: int, one: str) -> str:
+    """Return the noun that goes with a count: `trace`, `traces`."""
+    return one if count == 1 else f"{one}s"
+
+
+def cut(text: str, chars: int = 48) -> str:
+    """Return a long text with its middle left out: ids differ at their ends as often as at their beginnings."""
+    if len(text) <= chars:
+        return text
+    end = chars // 3
+    return f"{text[: chars - end - 1]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """Return a count with its noun: `1 trace`, `2 traces`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

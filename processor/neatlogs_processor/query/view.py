@@ -111,9 +111,9 @@ class Period:
 
     @property
     def sentence(self) -> str:
-        """The period in English: `of the last 7d`, `since 2026-11-20`."""
+        """The period in English: `of the last 7 days`, `since 2026-11-20`."""
         if self.last is not None:
-            return f"of the last {_write_span(self.last)}"
+            return f"of the last {_say_span(self.last)}"
         since = f"since {units.write_time(self.start)}" if self.start is not None else ""
         until = f"before {units.write_time(self.end)}" if self.end is not None else ""
         return " and ".join(part for part in (since, until) if part) or "of all time"
@@ -126,6 +126,16 @@ ALL_TIME: Final = Period()
 def _write_span(nanoseconds: int) -> str:
     whole_days = nanoseconds and nanoseconds % _DAY == 0
     return f"{nanoseconds // _DAY}d" if whole_days else units.write_duration(nanoseconds)
+
+
+def _say_span(nanoseconds: int) -> str:
+    """Return a span of time as one says it: `7 days`, `24 hours`; in short form where it is of no such kind."""
+    for size, name in ((_DAY, "day"), (_DAY // 24, "hour"), (_DAY // 1440, "minute")):
+        count, rest = divmod(nanoseconds, size)
+        if count and not rest:
+            # The periods that are offered say 24 hours, not 1 day.
+            return f"{count} {name}s" if count > 1 else {"day": "24 hours"}.get(name, name)
+    return units.write_duration(nanoseconds)
 
 
 @dataclass(frozen=True)
@@ -229,7 +239,7 @@ class View:
 
     @property
     def sentence(self) -> str:
-        """The view in English: `Traces whose end user contains “ali”, of the last 7d`."""
+        """The view in English: `Traces whose end user contains “ali”, of the last 7 days`."""
         names = {Tab.USERS: "End users", Tab.COVERAGE: "Coverage of traces"}
         name = names.get(self.tab, self.tab.value.capitalize())
         conditions = " and ".join(filter_.sentence for filter_ in self.filters)

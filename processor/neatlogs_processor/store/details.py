@@ -83,7 +83,7 @@ def _span(stored: StoredSpan, depth: int, rank: int, kind: str, tokens: int) -> 
     resource = plain_attributes(stored.resource.attributes)
     return SpanDetail(
         span_id=span.span_id.hex(),
-        parent_id=span.parent_span_id.hex(),
+        parent_id=span.parent_span_id.hex() if any(span.parent_span_id) else "",
         depth=depth,
         name=span.name,
         kind=kind,

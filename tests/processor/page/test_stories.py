@@ -191,7 +191,7 @@ def test_a_mistake_is_shown_where_it_is(tab: Page) -> None:
     """A filter that cannot be read keeps its text, marks the place, and says what would fit."""
     tab.goto("/traces")
     ask(tab, "end_user is bob and end_usr is alice")
-    expect(tab.locator("#question mark")).to_have_text("end_usr is alice")
+    expect(tab.locator("#question mark")).to_have_text("end_usr")
     expect(tab.locator("#question")).to_contain_text("end_user")
     expect(tab.locator("#filter")).to_have_value("end_user is bob and end_usr is alice")
 
@@ -200,7 +200,7 @@ def test_an_empty_list_says_which_filter_is_the_reason(tab: Page) -> None:
     """Where nothing fits, each filter that alone excludes everything can be removed, with what is then there."""
     tab.goto("/traces?filter=end_user+is+alice+and+workflow+is+billing")
     expect(tab.locator(".empty")).to_contain_text("without it there are 3")
-    tab.get_by_role("link", name="Remove “workflow is “billing””").click()
+    tab.get_by_role("link", name="Remove the filter: workflow is “billing”").click()
     assert shown_users(tab) == ["alice"] * 3
 
 
@@ -243,7 +243,7 @@ def test_names_are_shown_and_never_run(tab: Page) -> None:
     tab.locator(".span .open").last.click()
     expect(tab.locator("#span h2")).to_have_text(SCRIPT)
     tab.goto("/coverage")
-    expect(tab.locator("main")).to_contain_text(SCRIPT)
+    expect(tab.locator("main")).to_contain_text(SCRIPT[:30])
     assert tab.title() != "stolen"
 
 

@@ -105,7 +105,11 @@ def test_what_changes_the_list_begins_at_its_first_row() -> None:
 @pytest.mark.parametrize(
     ("view", "sentence"),
     [
-        (View(), "Traces of the last 7d"),
+        (View(), "Traces of the last 7 days"),
+        (View(period=Period(last=24 * HOUR)), "Traces of the last 24 hours"),
+        (View(period=Period(last=HOUR)), "Traces of the last hour"),
+        (View(period=Period(last=HOUR // 4)), "Traces of the last 15 minutes"),
+        (View(period=Period(last=HOUR // 7200)), "Traces of the last 500ms"),
         (View(Tab.USERS, parse("end_user ~ a and -session"), ALL_TIME),
          "End users whose end user contains “a” and session is not set, of all time"),
         (View(period=Period(start=0, end=24 * HOUR)), "Traces since 1970-01-01 and before 1970-01-02"),

@@ -183,6 +183,7 @@ def check_together(settings: Settings) -> None:
             " --console to look at traces without keeping or forwarding them"
         )
     _check_listeners(settings)
+    _check_browsers(settings)
     _check_admin(settings)
     _check_upstream(settings)
     _check_queue(settings)
@@ -209,6 +210,21 @@ def _check_listeners(settings: Settings) -> None:
                 " --tls-cert-file or --auth-tokens-file; if the network around it is trusted, say so with"
                 f" --allow-insecure {name}"
             )
+
+
+def _check_browsers(settings: Settings) -> None:
+    for flag, given in (
+        ("--browser-keys-file", settings.browser_keys_file),
+        ("--cors-origins", settings.cors_origins),
+    ):
+        if given and settings.http_listen is None:
+            raise ConfigError(f"{flag} has no effect with --http-listen none: browsers do not speak OTLP/gRPC")
+    if settings.browser_keys_file is not None and not settings.cors_origins:
+        # Where a proxy puts pages and processor under one origin, to name it does no harm.
+        raise ConfigError(
+            "--browser-keys-file admits nobody without --cors-origins: browsers ask first which origins may send; name"
+            " them with --cors-origins too"
+        )
 
 
 def _check_admin(settings: Settings) -> None:

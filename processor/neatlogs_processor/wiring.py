@@ -17,6 +17,7 @@ from neatlogs_processor.receivers.security import Authenticator
 from neatlogs_processor.settings import Settings
 from neatlogs_processor.store.files import default_path
 from neatlogs_processor.store.retention import Limits
+from neatlogs_processor.telemetry import logger
 from neatlogs_processor.tls import TlsFiles, listener_files, upstream_files
 
 if TYPE_CHECKING:
@@ -31,11 +32,18 @@ def authenticator(settings: Settings) -> Authenticator | None:
     """
     if settings.auth_tokens_file is None and settings.browser_keys_file is None:
         return None
-    return Authenticator(
+    check = Authenticator(
         tokens_file=settings.auth_tokens_file,
         browser_keys_file=settings.browser_keys_file,
         browser_key_rate=settings.browser_key_rate,
     )
+    if closed := check.origins.difference(settings.cors_origins):
+        logger.warning(
+            "--browser-keys-file has keys for origins whose pages cannot send, because --cors-origins does not list"
+            " them: %s",
+            ", ".join(sorted(closed)),
+        )
+    return check
 
 
 def listener_tls(settings: Settings) -> TlsFiles | None:

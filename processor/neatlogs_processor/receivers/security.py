@@ -114,6 +114,11 @@ class Authenticator:
         self._clock = clock
         self._buckets: dict[bytes, TokenBucket] = {}
 
+    @property
+    def origins(self) -> frozenset[str]:
+        """Where the browser keys may be used."""
+        return frozenset(origin for file in self._files for key in file.get() for origin in key.origins)
+
     def __call__(self, signal: Signal, headers: Headers) -> str | None:
         """See `Authenticate`."""
         found = False

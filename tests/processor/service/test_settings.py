@@ -211,6 +211,15 @@ def test_a_headers_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         ({"console": True, "tls_cert_file": "a.pem"}, "needs --tls-key-file"),
         ({"console": True, "tls_key_file": "a.pem"}, "needs --tls-cert-file"),
         ({"console": True, "tls_client_ca_file": "a.pem"}, "--tls-cert-file and --tls-key-file"),
+        ({"console": True, "browser_keys_file": "keys"}, "name them with --cors-origins"),
+        (
+            {"console": True, "browser_keys_file": "keys", "cors_origins": "https://a.example", "http_listen": "none"},
+            "browsers do not speak OTLP/gRPC",
+        ),
+        (
+            {"console": True, "cors_origins": "https://a.example", "http_listen": "none"},
+            "browsers do not speak OTLP/gRPC",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(flags: dict[str, Any], says: str) -> None:
@@ -226,7 +235,7 @@ def test_settings_that_contradict_each_other_are_refused(flags: dict[str, Any], 
         {"allow_insecure": "grpc"},
         {"tls_cert_file": "a.pem", "tls_key_file": "a.key"},
         {"auth_tokens_file": "tokens"},
-        {"browser_keys_file": "keys"},
+        {"browser_keys_file": "keys", "cors_origins": "https://a.example"},
     ],
 )
 def test_a_listener_for_other_machines_is_protected_or_named(flags: dict[str, Any]) -> None:

@@ -197,6 +197,18 @@ async def test_a_browser_key_opens_traces_from_its_origins_only(browser_keys: Pa
     assert len(upstream.received) == 2
 
 
+async def test_a_key_for_pages_that_may_not_send_gets_a_warning(
+    browser_keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An origin of a browser key that --cors-origins does not list is named in the log, because its pages fail."""
+    async with running(console=True, browser_keys_file=str(browser_keys), cors_origins=SHOP):
+        pass
+    (warning,) = (record.getMessage() for record in caplog.records if "--cors-origins" in record.getMessage())
+    assert "http://localhost:3000" in warning
+    assert SHOP not in warning
+    assert BROWSER_KEY not in caplog.text
+
+
 async def test_a_browser_key_is_limited_in_its_rate(browser_keys: Path) -> None:
     """Past the rate: 429 with a delay, counted, while others are served."""
     headers = {"x-api-key": BROWSER_KEY, "origin": SHOP}

@@ -122,6 +122,7 @@ async def test_nothing_that_is_written_holds_a_secret(
         "--forward-headers": "x-forwarded",
         "--auth-tokens-file": str(tmp_path / "tokens"),
         "--browser-keys-file": str(tmp_path / "browser"),
+        "--cors-origins": "https://shop.example",
         "--log-level": "debug",
         "--log-format": log_format,
         "--grpc-listen": "127.0.0.1:0",

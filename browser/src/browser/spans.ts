@@ -1,0 +1,150 @@
+/** From a trace as an application writes it to spans, the root first. */
+
+import {
+  END_USER_ID,
+  END_USER_METADATA,
+  END_USER_SOURCE,
+  isIdentityKey,
+  SESSION_ID,
+  TAGS,
+} from "../identity/conventions.js";
+import type { EndUser } from "../identity/end-user.js";
+import { shown, warnOnce } from "../identity/warnings.js";
+import { attributesOf, content, milliseconds, of, type SpanInput, statusOf, type Unusable } from "./fields.js";
+import { newSpanId } from "./ids.js";
+import { type Attributes, FLAGS, INTERNAL, keyValues, type SpanEvent, spanText, unixNano } from "./otlp.js";
+import { placed, type Timed, timed } from "./times.js";
+
+/** What the root of a trace says beside its fields. */
+export interface Root {
+  traceId: string;
+  spanId: string;
+  endUser: EndUser | undefined;
+  sessionId: string | undefined;
+  tags: string | undefined;
+  /** Milliseconds since the epoch: when a trace ended that does not say. */
+  now: number;
+}
+
+/** Where a span stands. */
+interface Place {
+  spanId: string;
+  parentId: string | undefined;
+  start: number;
+  end: number;
+}
+
+const MAX_DEPTH = 100;
+const MAX_SPANS = 10_000;
+
+/** Fields with which a child may try to name an end user. They have no effect there. */
+const IDENTITY_FIELDS = ["endUser", "endUserId", "end_user_id", "endUserMetadata", "end_user_metadata"];
+
+/** The spans of a trace as JSON text. */
+export function spansOf(trace: SpanInput, root: Root): string[] {
+  const texts: string[] = [];
+  const write = (node: Timed, parentId: string | undefined, at: number): number => {
+    const spanId = parentId === undefined ? root.spanId : newSpanId();
+    const { start, end } = placed(node, at);
+    texts.push(textOf(node.span, { spanId, parentId, start, end }, root));
+    let following = start;
+    for (const child of node.children) following = write(child, spanId, following);
+    return end;
+  };
+  const tree = treeOf(trace);
+  write(tree, undefined, Math.max(0, root.now - tree.duration));
+  return texts;
+}
+
+/** Says which field of a span is left out. */
+export function unusableIn(span: SpanInput): Unusable {
+  return (field) => {
+    const what = `${field} of span ${shown(span.name)}`;
+    warnOnce("field_unusable", what, `${what} has a value that cannot be used, and is left out.`);
+  };
+}
+
+function treeOf(trace: SpanInput): Timed {
+  let spans = 0;
+  const read = (span: SpanInput, depth: number): Timed => {
+    spans += 1;
+    const children: Timed[] = [];
+    for (const child of childrenOf(span)) {
+      if (depth >= MAX_DEPTH || spans >= MAX_SPANS) {
+        const most = `at most ${MAX_SPANS} spans, ${MAX_DEPTH} deep`;
+        warnOnce("spans_left_out", nameOf(trace), `Spans of trace ${shown(trace.name)} are left out: ${most}.`);
+        break;
+      }
+      children.push(read(child, depth + 1));
+    }
+    return timed(span, children, unusableIn(span));
+  };
+  return read(trace, 1);
+}
+
+function textOf(span: SpanInput, place: Place, root: Root): string {
+  const unusable = unusableIn(span);
+  const isRoot = place.parentId === undefined;
+  const all = attributesOf(span, isRoot, unusable);
+  // The root's identity is settled by the client, a child has none.
+  const own = Object.entries(all).filter(([key]) => !isIdentityKey(key) && key !== SESSION_ID);
+  if (!isRoot) warnOfOverride(span, all);
+  return spanText({
+    traceId: root.traceId,
+    spanId: place.spanId,
+    ...(place.parentId === undefined ? {} : { parentSpanId: place.parentId }),
+    name: nameOf(span),
+    kind: INTERNAL,
+    startTimeUnixNano: unixNano(place.start),
+    endTimeUnixNano: unixNano(Math.max(place.start, place.end)),
+    attributes: keyValues({ ...Object.fromEntries(own), ...(isRoot ? identityOf(root) : {}) }, unusable),
+    events: eventsOf(span, place.start, unusable),
+    status: statusOf(span),
+    flags: FLAGS,
+  });
+}
+
+function identityOf({ endUser, sessionId, tags }: Root): Attributes {
+  const known = endUser?.refused ? undefined : endUser;
+  return {
+    [END_USER_ID]: known?.id,
+    [END_USER_METADATA]: known?.metadataJson,
+    [END_USER_SOURCE]: known?.source,
+    [SESSION_ID]: sessionId || undefined,
+    ...(tags === undefined ? {} : { [TAGS]: tags }),
+  };
+}
+
+function warnOfOverride(span: SpanInput, attributes: Attributes): void {
+  const fields = span as unknown as Attributes;
+  const given = IDENTITY_FIELDS.filter((field) => fields[field] !== undefined && fields[field] !== null);
+  const found = [...given, ...Object.keys(attributes).filter(isIdentityKey)][0];
+  if (found === undefined) return;
+  const what = `${found} of child ${shown(span.name)} has no effect: the root owns the end user of a trace.`;
+  warnOnce("override_ignored", nameOf(span), `${what} Give it to the trace itself.`);
+}
+
+function nameOf(span: SpanInput): string {
+  return typeof span.name === "string" && span.name !== "" ? span.name : "unnamed";
+}
+
+function childrenOf(span: SpanInput): SpanInput[] {
+  const children: unknown = span.children ?? [];
+  const usable = Array.isArray(children) ? children.filter((child) => typeof child === "object" && child !== null) : [];
+  if (!Array.isArray(children) || usable.length < children.length) unusableIn(span)("children");
+  return usable;
+}
+
+function eventsOf(span: SpanInput, start: number, unusable: Unusable): SpanEvent[] {
+  const logs: unknown = span.logs ?? [];
+  const usable = Array.isArray(logs) ? logs.filter((log) => typeof log === "object" && log !== null) : [];
+  if (!Array.isArray(logs) || usable.length < logs.length) unusable("logs");
+  return usable.map((log) => ({
+    name: "log",
+    timeUnixNano: unixNano(milliseconds(log.timestamp, "logs.timestamp", unusable) ?? start),
+    attributes: keyValues(
+      { message: content(log.message ?? ""), level: of(log.level, "string", "logs.level", unusable) },
+      unusable,
+    ),
+  }));
+}

@@ -200,7 +200,7 @@ class _Entrance:
         )
         return response
 
-    async def leave(self, request: Request) -> Response:
+    async def leave(self, _: Request) -> Response:
         """Take the cookie back."""
         response = RedirectResponse(self._renderer.links.to("/login"), status_code=303)
         response.delete_cookie(COOKIE, path=self._renderer.links.root or "/", httponly=True, samesite="lax")

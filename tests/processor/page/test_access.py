@@ -65,6 +65,7 @@ def test_programs_send_the_token_as_a_bearer(client: httpx.Client) -> None:
     refused = client.get("/api/traces")
     assert refused.status_code == 401
     assert refused.headers["www-authenticate"] == "Bearer"
+    assert refused.json() == {"error": {"message": "the page's token is needed: Authorization: Bearer TOKEN"}}
     assert client.get("/api/traces", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
     assert client.get("/api/traces", headers={"authorization": "Bearer wrong"}).status_code == 401
     assert client.get("/live", headers={"hx-request": "true"}).status_code == 401
@@ -79,9 +80,12 @@ def test_nobody_is_sent_elsewhere_after_signing_in(client: httpx.Client, target:
 
 @pytest.mark.parametrize("headers", [{"sec-fetch-site": "cross-site"}, {"origin": "https://evil.example"}])
 def test_forms_of_other_sites_are_refused(client: httpx.Client, headers: dict[str, str]) -> None:
-    """A browser that says that another site sent the form is answered 403, even with the right token."""
+    """A browser that says that another site sent the form is answered 403, even with the right token or session."""
     assert client.post("/login", data={"token": TOKEN}, headers=headers).status_code == 403
     assert client.post("/logout", headers=headers).status_code == 403
+    client.post("/login", data={"token": TOKEN})
+    assert client.post("/logout", headers=headers).status_code == 403
+    assert client.get("/traces").status_code == 200
 
 
 def test_a_proxy_may_remove_the_path_or_not(locked: PageUnderTest) -> None:
@@ -123,6 +127,30 @@ def test_the_page_only_answers_get(client: httpx.Client, method: str) -> None:
     """Nothing but signing in and out is done by anything else than GET."""
     for path in ("/traces", "/users", "/api/traces", "/filter"):
         assert client.request(method, path).status_code == 405
+
+
+def test_nothing_changes_by_get(client: httpx.Client) -> None:
+    """A link that somebody follows signs nobody in or out."""
+    assert client.get("/logout", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 405
+    answer = client.get("/login", params={"token": TOKEN})
+    assert answer.status_code == 200
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/api/traces", {"host": "evil.example"}, 421),
+        ("/api/traces", {"authorization": "Bearer wrong"}, 401),
+        ("/api/nowhere", {"authorization": f"Bearer {TOKEN}"}, 404),
+        ("/api/traces?filter=x", {"authorization": f"Bearer {TOKEN}"}, 400),
+    ],
+)
+def test_programs_get_errors_in_one_form(client: httpx.Client, path: str, headers: dict[str, str], status: int) -> None:
+    """Whoever refuses a request to the API, the guard or the API itself, says so as `{"error": {"message": ...}}`."""
+    answer = client.get(path, headers=headers)
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"]
 
 
 def test_answers_allow_nothing_from_elsewhere(client: httpx.Client) -> None:

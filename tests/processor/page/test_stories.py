@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from support.page import ODD_USER, SCRIPT, MadeTrace, PageUnderTest
+from support.page import ODD_USER, SCRIPT, MadeTrace, PageUnderTest, page_under_test
 
 EVERYBODY = ["bob", "carol", "alice", "", "bob", "", ODD_USER, "bob", "Ali", "alice", "alice"]
 """Whose the usual traces are, the newest first; empty for nobody."""
@@ -247,6 +248,26 @@ def test_names_are_shown_and_never_run(tab: Page) -> None:
     assert tab.title() != "stolen"
 
 
+def test_signing_in(browser: Browser, tmp_path: Path) -> None:
+    """With a token the page asks for it, says when it is wrong, shows what was asked for, and lets one leave again."""
+    (tmp_path / "token").write_text("the-token-of-this-page\n")
+    with page_under_test("--page-token-file", str(tmp_path / "token")) as locked:
+        context = browser.new_context(base_url=locked.url, color_scheme="dark")
+        tab = context.new_page()
+        tab.goto("/users?filter=end_user+is+alice")
+        assert serious_violations(tab) == []
+        tab.get_by_label("Token").fill("a guess")
+        tab.get_by_label("Token").press("Enter")
+        expect(tab.get_by_role("alert")).to_contain_text("This is not the token.")
+        tab.get_by_label("Token").fill("the-token-of-this-page")
+        tab.get_by_role("button", name="Sign in").click()
+        expect(tab.locator("#filter")).to_have_value("end_user is alice")
+        tab.get_by_role("button", name="Sign out").click()
+        tab.goto("/traces")
+        expect(tab.get_by_label("Token")).to_be_focused()
+        context.close()
+
+
 PAGES = {
     "traces": "/traces",
     "filtered": "/traces?filter=end_user+contains+ali+and+metadata%3Aplan+is+pro",
@@ -262,6 +283,7 @@ PAGES = {
     "users": "/users",
     "user": "/user?id=alice",
     "coverage": "/coverage",
+    "nowhere": "/nowhere",
 }
 
 

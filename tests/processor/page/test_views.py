@@ -102,7 +102,7 @@ def test_a_trace_says_what_is_wrong_and_what_to_do(tab: Page, number: int, card:
 
 
 def test_of_two_roots_one_speaks(tab: Page) -> None:
-    """In the waterfall the root that speaks for the trace looks unlike the other, which says why when it is selected."""
+    """In the waterfall the root that speaks for the trace looks unlike the other, which says why when selected."""
     tab.goto(f"/traces/{9:032x}")
     expect(tab.locator(".span .state.root")).to_have_count(1)
     expect(tab.locator(".span", has_text="second").locator(".state.late")).to_have_text("root")
@@ -244,7 +244,7 @@ def test_long_names_stay_where_they_belong(tab: Page, site: PageUnderTest) -> No
         ("/session?id=nowhere", 404, "There is no such session here."),
         ("/user?id=nobody", 404, "There is nothing of such an end user here."),
         ("/traces?from=yesterday", 400, "“from” in the address: A time is written"),
-        ("/traces?cursor=stale", 400, "“cursor” in the address"),
+        ("/traces?cursor=stale", 400, "This address cannot be read"),
     ],
 )
 def test_an_address_that_leads_nowhere_says_so(tab: Page, address: str, status: int, says: str) -> None:

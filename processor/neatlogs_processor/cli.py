@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from neatlogs_processor.errors import ConfigError, ProcessorError
 from neatlogs_processor.settings import CONFIG_VARIABLE, ENV_PREFIX, Loaded, check_together, entries, load
+from neatlogs_processor.store_command import IgnoringClosedOutput, store_command
 
 PROGRAM = "neatlogs-processor"
 
@@ -26,6 +27,11 @@ commands:
   queue ls      show what waits in --queue-dir and what is dead, also beside a running processor
   queue replay  put dead letters into the queue again: all, or --id NUMBER,NUMBER
   queue purge   delete dead letters: all, or --id NUMBER,NUMBER; with --waiting requests that wait for delivery
+  store info    say what is in the store; with --json for programs
+  store prune   delete what is over --store-max-age and --store-max-size (here also --max-age, --max-size) now
+  store export  write traces as OTLP JSON lines: all, or those of --filter 'end_user is ali', and of --last 24h or
+                --from TIME and --to TIME; to --output FILE instead of the standard output
+  store forget  erase all traces of --end-user ID; asks first, unless --yes
 """
 
 _EPILOG = f"""\
@@ -66,8 +72,10 @@ def _main(argv: list[str], environ: Mapping[str, str]) -> int:
         command = argv.pop(0)
         if command == "queue":
             commands[command] = _queue_command(argv)
+        elif command == "store":
+            commands[command] = store_command(argv, _Parser)
         elif command not in commands:
-            raise ConfigError(f"unknown command {command!r}{_did_you_mean(command, [*commands, 'queue'])}")
+            raise ConfigError(f"unknown command {command!r}{_did_you_mean(command, [*commands, 'queue', 'store'])}")
     arguments = _parse(argv)
     config, config_flag = arguments.pop("config", None), "--config"
     if config is None and environ.get(CONFIG_VARIABLE):
@@ -75,11 +83,8 @@ def _main(argv: list[str], environ: Mapping[str, str]) -> int:
     print_config = arguments.pop("print_config", False)
     loaded = load(arguments, environ, config=None if config is None else Path(config), config_flag=config_flag)
     if print_config:
-        try:
+        with IgnoringClosedOutput():
             print(describe(loaded), flush=True)
-        except BrokenPipeError:
-            # Who read it (`| head`) has seen enough. Python would find that out once more when it flushes at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return commands[command](loaded)
 

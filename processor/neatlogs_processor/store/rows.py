@@ -316,6 +316,11 @@ def _head(
     )
 
 
+def identity_of(span: Span) -> str | None:
+    """Return the end user's id that a span states, whether or not the span speaks for its trace."""
+    return _text(_texts(span.attributes, frozenset({_END_USER})), _END_USER)
+
+
 def _kind_and_tokens(said: Mapping[str, Any]) -> tuple[str, Tokens]:
     operation = _text(said, _OPERATION) or ""
     kind = next((text.lower() for key in _SPAN_KINDS if (text := _text(said, key))), "")

@@ -75,6 +75,7 @@ class Gauges:
         self.queue_full = Gauge("queue_full", "1 while the durable queue refuses requests, or soon will, else 0.")
         self.dead_letters = Gauge("queue_dead_letters", "Requests that the upstream refused for good, kept aside.")
         self.dead_letter_bytes = Gauge("queue_dead_letter_bytes", "Bytes of the requests that are kept aside.")
+        self.store_bytes = Gauge("store_bytes", "Bytes of the store on the disk, its log included.")
 
     def __iter__(self) -> Iterator[Gauge]:
         return iter(vars(self).values())

@@ -79,6 +79,7 @@ class Service:
         self.telemetry = Telemetry()
         self._queue: DurableQueue | None = None
         self._store: Store | None = None
+        self._store_required = False
         self._reader: SqliteReader | None = None
         # Where traces are kept, if they are.
         self.store_path: Path | None = None
@@ -162,6 +163,7 @@ class Service:
             telemetry=self.telemetry,
             chance=_chance,
         )
+        self._store_required = upstream is None or settings.store_required
         if upstream is None:
             return self._store
         return StoreBeside(self._store, upstream, required=settings.store_required, telemetry=self.telemetry)
@@ -224,6 +226,8 @@ class Service:
             return "starting or stopping"
         if self._queue is not None and self._queue.state.full:
             return "the queue is full"
+        if self._store is not None and self._store_required:
+            return self._store.trouble
         return ""
 
     async def _not_upstream(self, flag: str, address: ListenAddress) -> ListenAddress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Final, Protocol
 
@@ -11,6 +12,9 @@ from neatlogs_processor.errors import ProcessorError
 from neatlogs_processor.telemetry import Seldom, Telemetry, logger
 
 _MINUTE: Final = 60.0
+
+BEST_EFFORT_SECONDS: Final = 2.0
+"""How long a request waits for a store that is not required: the other destination must not suffer from it."""
 
 
 class Destination(Protocol):
@@ -45,22 +49,24 @@ class StoreBeside:
         Raises:
             ProcessorError: The other destination did not take it; with `required`, also where the store did not.
         """
-        try:
+        if self._required:
             await self._store.send(request)
-        except Exception as error:
-            if self._required:
-                raise
-            self._missed(request, error)
+        else:
+            try:
+                await asyncio.wait_for(self._store.send(request), BEST_EFFORT_SECONDS)
+            except asyncio.TimeoutError:
+                # If its transaction has begun, it may be kept all the same.
+                self._missed(request, "slow", f"it took longer than {BEST_EFFORT_SECONDS:g} s")
+            except ProcessorError as error:
+                self._missed(request, error.reason, shown(str(error), limit=400))
+            except Exception as error:  # noqa: BLE001  # a bug of the store must not cost the other destination
+                self._telemetry.failed(error)
+                # Its message may quote a payload.
+                self._missed(request, "internal", type(error).__name__)
         return await self._onward.send(request)
 
-    def _missed(self, request: Request, error: Exception) -> None:
+    def _missed(self, request: Request, reason: str, cause: str) -> None:
         spans = 0 if request.enforced is None else request.enforced.counts.spans
-        if isinstance(error, ProcessorError):
-            reason, cause = error.reason, shown(str(error), limit=400)
-        else:
-            self._telemetry.failed(error)
-            # Its message may quote a payload.
-            reason, cause = "internal", type(error).__name__
         self._telemetry.counters.store_missed.add(spans, reason)
         if self._seldom.allows(reason):
             logger.warning(

@@ -20,7 +20,10 @@ BUSY_SECONDS: Final = 10.0
 """How long a writer waits for another process that writes (`store prune`, `store forget`)."""
 
 CACHE_BYTES: Final = 64 * 2**20
+LOG_BYTES: Final = 64 * 2**20
+"""The log is cut back to this where it had to grow: by a long transaction, or because somebody was reading."""
 _LOG_PAGES: Final = 4096
+_CHECKPOINT_MILLISECONDS: Final = 200
 _LEAST_SQLITE: Final = (3, 37)
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -50,7 +53,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
     """
     if sqlite3.sqlite_version_info < _LEAST_SQLITE:
         raise ConfigError(f"--store needs SQLite 3.37 or newer; this Python has {sqlite3.sqlite_version}")
-    _make_private(path)
+    _make(path)
     connection = _connect(path, "rw")
     try:
         run = connection.execute
@@ -58,13 +61,15 @@ def open_writer(path: Path) -> sqlite3.Connection:
             run(f"PRAGMA page_size = {PAGE_BYTES}")
             run("PRAGMA auto_vacuum = INCREMENTAL")
         check(connection, path)
+        # Only now it is known to be ours, and not a file that others are meant to read.
+        _make_private(path)
         run("PRAGMA journal_mode = WAL")
         # An acknowledged span must survive a loss of power, not only a crash of the process.
         run("PRAGMA synchronous = FULL")
         # Only macOS has this: there, a plain fsync does not reach the disk.
         run("PRAGMA fullfsync = ON")
         run("PRAGMA secure_delete = FAST")
-        run(f"PRAGMA journal_size_limit = {64 * 2**20}")
+        run(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         run(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         run(f"PRAGMA cache_size = {-CACHE_BYTES // 1024}")
         migrate(connection)
@@ -139,15 +144,45 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def beside(path: Path, what: str) -> Path:
+    """Return a file beside a store's: its log (`wal`), the log's index (`shm`) or its `reserve`."""
+    return path.with_name(f"{path.name}-{what}")
+
+
 def size_on_disk(path: Path) -> int:
     """Return how many bytes the store takes, its log included."""
-    files = (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")))
-    return sum(file.stat().st_size for file in files if file.exists())
+    size = 0
+    for file in (path, beside(path, "wal"), beside(path, "shm")):
+        # The log goes when the last process closes the store, at any moment.
+        with contextlib.suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Move the log into the file and empty it, as far as readers let that happen at once.
+
+    Raises:
+        sqlite3.Error: It did not happen: no room.
+    """
+    connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_MILLISECONDS}")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1000)}")
 
 
 def is_full(error: sqlite3.Error) -> bool:
-    """Say whether there is no room on the disk. (Python 3.10 knows no error codes of SQLite.)"""
-    return "full" in str(error)
+    """Say whether there is no room on the disk. (Python 3.10 knows no error codes of SQLite.)
+
+    For want of room in a file's index or under a limit on file sizes SQLite speaks of an I/O error.
+    """
+    return "full" in str(error) or "disk I/O error" in str(error)
+
+
+def is_damaged(error: sqlite3.Error) -> bool:
+    """Say whether the file is not what SQLite wrote."""
+    return "malformed" in str(error) or "not a database" in str(error)
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -155,15 +190,27 @@ def is_busy(error: sqlite3.Error) -> bool:
     return "locked" in str(error) or "busy" in str(error)
 
 
-def _make_private(path: Path) -> None:
+def _make(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # SQLite gives the files beside it the same permissions.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        if path.stat().st_mode & _OTHERS:
-            path.chmod(0o600)
     except OSError as error:
-        raise ConfigError(f"--store: cannot write {path} ({error.strerror}); choose another path, or none") from None
+        raise _not_writable(path, error) from None
+
+
+def _make_private(path: Path) -> None:
+    try:
+        for file in (path, beside(path, "wal"), beside(path, "shm")):
+            with contextlib.suppress(FileNotFoundError):
+                if file.stat().st_mode & _OTHERS:
+                    file.chmod(0o600)
+    except OSError as error:
+        raise _not_writable(path, error) from None
+
+
+def _not_writable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--store: cannot write {path} ({error.strerror}); choose another path, or none")
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

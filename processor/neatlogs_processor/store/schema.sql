@@ -52,13 +52,15 @@ CREATE INDEX traces_by_end_user ON traces (end_user, start, "end", spans, errors
 -- Finds the latest metadata of an end user, however many traces without any lie after it.
 CREATE INDEX traces_with_metadata ON traces (end_user, start) WHERE metadata IS NOT NULL;
 CREATE INDEX traces_by_session ON traces (session, start) WHERE session IS NOT NULL;
+-- What is too old, for retention.
+CREATE INDEX traces_by_arrival ON traces (received);
 
 -- What spans share, each once: a serialised ResourceSpans with the resource and its schema URL and without spans,
 -- and a serialised ScopeSpans likewise.
 CREATE TABLE resources (
     id        INTEGER PRIMARY KEY,
     hash      BLOB    NOT NULL UNIQUE,
-    last_used INTEGER NOT NULL,         -- to the hour; retention goes by it
+    last_used INTEGER NOT NULL,         -- to the hour, never before a trace that uses it arrived; retention goes by it
     service   TEXT    NOT NULL,
     body      BLOB    NOT NULL
 ) STRICT;
@@ -70,6 +72,9 @@ CREATE TABLE scopes (
     name      TEXT    NOT NULL,
     body      BLOB    NOT NULL
 ) STRICT;
+
+CREATE INDEX resources_by_use ON resources (last_used);
+CREATE INDEX scopes_by_use ON scopes (last_used);
 
 -- Spans of one trace that arrived in one request, compressed together: see `blocks.py`.
 CREATE TABLE blocks (

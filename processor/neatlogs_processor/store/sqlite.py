@@ -7,6 +7,7 @@ waits for one. A request is acknowledged after its transaction is on the disk.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 import time
@@ -21,11 +22,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from neatlogs_processor.core.backoff import overload_delay
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.request import Request
-from neatlogs_processor.errors import ProcessorError, StoreUnavailableError
-from neatlogs_processor.store.files import is_busy, is_full, open_writer
-from neatlogs_processor.store.retention import STEP_SPANS, Limits, Pruned, prune
-from neatlogs_processor.store.rows import Batch, read_request
-from neatlogs_processor.store.writing import Writing, Written
+from neatlogs_processor.errors import StoreUnavailableError
+from neatlogs_processor.store.files import size_on_disk
+from neatlogs_processor.store.retention import STEP_SPANS, Limits, Pruned
+from neatlogs_processor.store.writer import Outcome, Writer
 from neatlogs_processor.telemetry import Seldom, Telemetry, logger
 
 GROUP_REQUESTS: Final = 64
@@ -35,14 +35,17 @@ GROUP_BYTES: Final = 16 * 2**20
 TIDY_SECONDS: Final = 30.0
 """How often a quiet store looks for traces that have become too old."""
 
+TROUBLE_SECONDS: Final = 10.0
+"""How long a refusal makes the store look troubled while nothing is written: nobody may come to try again."""
+
 _MINUTE: Final = 60.0
 
 
-@dataclass
+# Each is itself and equal to no other: one that is given up is looked for among those that wait.
+@dataclass(eq=False)
 class _Waiting:
     request: Request
     future: asyncio.Future[bytes]
-    batch: Batch | None = None
 
 
 class Store:
@@ -55,6 +58,7 @@ class Store:
         telemetry: Counts and logs.
         chance: Returns a random number, 0 <= chance < 1.
         clock: Returns nanoseconds since the epoch.
+        monotonic: Returns seconds; decides how long trouble is remembered.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Store:
         telemetry: Telemetry,
         chance: Callable[[], float],
         clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._policy = policy
@@ -73,12 +78,15 @@ class Store:
         self._telemetry = telemetry
         self._chance = chance
         self._clock = clock
+        self._monotonic = monotonic
         self._seldom = Seldom(time.monotonic, again=_MINUTE)
         self._condition = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
         self._closing = False
         self._prunes = True
         self._thread: threading.Thread | None = None
+        # The last refusal, and when it was; nothing after something was written.
+        self._refusal: tuple[str, float] | None = None
 
     def start(self) -> None:
         """Open the file and begin. To be called in the event loop that sends.
@@ -87,10 +95,24 @@ class Store:
             ConfigError: The file cannot be used.
         """
         self._loop = asyncio.get_running_loop()
-        self._connection = open_writer(self._path)
-        self._writing = Writing(self._connection)
+        self._writer = Writer(
+            self._path,
+            policy=self._policy,
+            limits=self._limits,
+            clock=self._clock,
+            unavailable=self._unavailable,
+        )
+        self._telemetry.gauges.store_bytes.read = lambda: size_on_disk(self._path)
         self._thread = threading.Thread(target=self._work, name="neatlogs-store", daemon=True)
         self._thread.start()
+
+    @property
+    def trouble(self) -> str:
+        """Why the store refuses what comes; empty where it does not."""
+        if self._refusal is None:
+            return ""
+        cause, when = self._refusal
+        return cause if self._monotonic() - when < TROUBLE_SECONDS else ""
 
     async def send(self, request: Request) -> bytes:
         """Keep the spans of a trace request, those that are there already excepted.
@@ -102,13 +124,19 @@ class Store:
             MalformedOtlpError: Protobuf cannot read the request.
             StoreUnavailableError: It was not kept, and may be later: no room, or another process holds the store.
         """
-        future: asyncio.Future[bytes] = self._loop.create_future()
+        one = _Waiting(request, self._loop.create_future())
         with self._condition:
             if self._closing or self._thread is None:
                 raise self._unavailable("it is closed")
-            self._waiting.append(_Waiting(request, future))
+            self._waiting.append(one)
             self._condition.notify()
-        return await future
+        try:
+            return await one.future
+        except asyncio.CancelledError:
+            # Whoever counts the bytes in flight does not count these any more.
+            with self._condition, contextlib.suppress(ValueError):
+                self._waiting.remove(one)
+            raise
 
     async def close(self) -> None:
         """Write what is waiting, and close the file."""
@@ -119,13 +147,21 @@ class Store:
             await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:
+        group: list[_Waiting] = []
         try:
-            while (group := self._next_group()) is not None:
-                written = self._run(group) if group else 0
+            while (found := self._next_group()) is not None:
+                group = found
+                written = self._write(group) if group else 0
                 # At twice the pace of what comes in, so that it catches up under any load.
                 self._tidy(max(STEP_SPANS, 2 * written))
+        except Exception as error:  # noqa: BLE001  # nobody may wait for a thread that has ended
+            with self._condition:
+                self._closing = True
+                group = [*group, *self._waiting]
+                self._waiting.clear()
+            self._loop.call_soon_threadsafe(self._broken, error, group)
         finally:
-            self._connection.close()
+            self._writer.close()
 
     def _next_group(self) -> list[_Waiting] | None:
         """Wait for requests. None of them: there is time to tidy up. `None`: the end."""
@@ -141,98 +177,53 @@ class Store:
                 group.append(self._waiting.popleft())
             return group
 
-    def _run(self, group: list[_Waiting]) -> int:
-        readable = [one for one in group if self._read(one)]
-        if not readable:
-            return 0
-        try:
-            written = self._write(readable)
-        except sqlite3.DatabaseError as error:
-            if not isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError)):
-                self._refuse(readable, error)
-                return 0
-            written = self._write_apart(readable)
-        except Exception:  # noqa: BLE001  # one request that cannot be written must not cost the others
-            written = self._write_apart(readable)
-        return written.spans
-
-    def _read(self, one: _Waiting) -> bool:
-        try:
-            one.batch = read_request(one.request.body, self._policy)
-        except Exception as error:  # noqa: BLE001  # handed to whoever sent it
-            self._fail(one, error)
-            return False
-        return True
-
-    def _write(self, group: list[_Waiting]) -> Written:
-        written = self._writing.write(
-            [
-                (one.batch, one.request.enforced.overrides if one.request.enforced is not None else ())
-                for one in group
-                if one.batch is not None
-            ],
-            self._clock(),
-        )
-        self._loop.call_soon_threadsafe(self._settle, group, written)
-        return written
-
-    def _write_apart(self, group: list[_Waiting]) -> Written:
-        return Written(sum(self._write_alone(one) for one in group))
-
-    def _write_alone(self, one: _Waiting) -> int:
-        try:
-            return self._write([one]).spans
-        except sqlite3.OperationalError as error:
-            self._refuse([one], error)
-        except Exception as error:  # noqa: BLE001  # handed to whoever sent it
-            self._fail(one, error)
-        return 0
-
-    def _refuse(self, group: list[_Waiting], error: sqlite3.Error) -> None:
-        if is_full(error):
-            cause = "there is no room on the disk"
-        elif is_busy(error):
-            cause = "another process is writing to it (store prune or forget?)"
-        else:
-            cause = str(error)
-        for one in group:
-            self._fail(one, self._unavailable(cause))
-
-    def _unavailable(self, cause: str) -> ProcessorError:
-        return StoreUnavailableError(f"the store did not take it: {cause}", retry_after=overload_delay(self._chance()))
-
-    def _fail(self, one: _Waiting, error: Exception) -> None:
-        self._loop.call_soon_threadsafe(self._settle_failed, one.future, error)
+    def _write(self, group: list[_Waiting]) -> int:
+        outcome = self._writer.write([one.request for one in group])
+        self._loop.call_soon_threadsafe(self._settle, group, outcome)
+        return outcome.written.spans
 
     def _tidy(self, spans: int) -> None:
         try:
-            pruned = prune(self._connection, self._limits, self._clock(), spans=spans)
+            pruned = self._writer.tidy(spans)
         except sqlite3.Error as error:
             self._prunes = False
             self._loop.call_soon_threadsafe(self._prune_failed, str(error))
             return
         self._prunes = pruned.more
         if pruned.traces:
-            # Resources may have gone that this process believes to be there.
-            self._writing.forget_shared()
             self._loop.call_soon_threadsafe(self._pruned, pruned)
+
+    def _unavailable(self, cause: str) -> StoreUnavailableError:
+        return StoreUnavailableError(f"the store did not take it: {cause}", retry_after=overload_delay(self._chance()))
 
     # What follows runs in the event loop, because counters and futures live there.
 
-    def _settle(self, group: list[_Waiting], written: Written) -> None:
+    def _settle(self, group: list[_Waiting], outcome: Outcome) -> None:
         counter = self._telemetry.counters.store_spans
-        counter.add(written.spans, "written")
-        counter.add(written.duplicates, "duplicate")
-        for one in group:
-            without_id = one.batch.without_id if one.batch is not None else 0
-            counter.add(without_id, "without_id")
-            if not one.future.done():
-                one.future.set_result(_response(without_id))
+        counter.add(outcome.written.spans, "written")
+        counter.add(outcome.written.duplicates, "duplicate")
+        for one, answer in zip(group, outcome.answers, strict=True):
+            if isinstance(answer, int):
+                self._refusal = None
+                counter.add(answer, "without_id")
+            elif isinstance(answer, StoreUnavailableError):
+                self._refusal = str(answer), self._monotonic()
+            if one.future.done():
+                # The client has gone.
+                continue
+            if isinstance(answer, int):
+                one.future.set_result(_response(answer))
+            else:
+                one.future.set_exception(answer)
 
-    @staticmethod
-    def _settle_failed(future: asyncio.Future[bytes], error: Exception) -> None:
-        if not future.done():
-            future.set_exception(error)
+    def _broken(self, error: Exception, group: list[_Waiting]) -> None:
+        self._telemetry.failed(error)
+        logger.error("the store has stopped because of a bug; restart the processor")
+        cause = self._unavailable("it has stopped because of a bug; restart the processor")
+        self._refusal = str(cause), float("inf")
+        for one in group:
+            if not one.future.done():
+                one.future.set_exception(cause)
 
     def _pruned(self, pruned: Pruned) -> None:
         cause = "age" if pruned.by_age else "size"

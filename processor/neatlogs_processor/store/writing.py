@@ -26,7 +26,7 @@ _MAX_ASKED: Final = 256
 _MAX_REMEMBERED: Final = 4096
 
 _TRACE: Final = (
-    'SELECT id, start, "end", spans, errors, tokens_input, tokens_output, tokens, roots, services,'
+    'SELECT id, received, start, "end", spans, errors, tokens_input, tokens_output, tokens, roots, services,'
     " head_rank, head_start, head_span_id FROM traces WHERE trace_id = ?"
 )
 _SUMS: Final = (
@@ -76,6 +76,8 @@ class Written:
 @dataclass
 class _Trace:
     id: int
+    # The latest time at which it may look as if it had arrived: the clock may have been set back since.
+    received: int
     rollup: Rollup
     is_new: bool
     # As it was read: whether the head has changed shows by comparing.
@@ -194,7 +196,8 @@ class _Transaction:
         block = self._next_block
         self._next_block += 1
         self._block_rows.append((block, compress(span.body for span in spans)))
-        shared_id, received = self._writing.shared_id, self._received
+        # What a trace refers to must look used for as long as the trace is there.
+        shared_id, received = self._writing.shared_id, trace.received
         for position, span in enumerate(spans):
             trace.rollup.add(span)
             trace.spans.add(span.span_id)
@@ -211,13 +214,13 @@ class _Transaction:
     def _read(self, trace_id: bytes) -> _Trace:
         row = self._run(_TRACE, (trace_id,)).fetchone()
         if row is None:
-            trace = _Trace(self._next_trace, Rollup(), is_new=True, head=None)
+            trace = _Trace(self._next_trace, self._received, Rollup(), is_new=True, head=None)
             self._next_trace += 1
         else:
-            number, start, end, spans, errors, tokens_in, tokens_out, tokens, roots, services, *head = row
+            number, received, start, end, spans, errors, tokens_in, tokens_out, tokens, roots, services, *head = row
             rollup = Rollup(start, end, spans, errors, Tokens(tokens_in, tokens_out, tokens), roots, read_set(services))
             rollup.head = Head(*head)
-            trace = _Trace(number, rollup, is_new=False, head=rollup.head)
+            trace = _Trace(number, max(received, self._received), rollup, is_new=False, head=rollup.head)
         self._traces[trace_id] = trace
         return trace
 

@@ -1,12 +1,14 @@
-"""A believable day of an AI product: some 250 traces of a dozen end users over the last 24 hours, sent at once.
+"""A believable day of an AI product: some 200 traces of a dozen end users over the last 24 hours, sent at once.
 
 It fills the traces page with what a day brings: conversations in sessions, a search, an agent with tools, errors,
 services that forgot to set the end user, an override that is ignored, a session that two people share, and a trace
 whose root never came. Spans are written with the OpenTelemetry SDK and past times; the same hour gives the same traces
 again, so that a second run adds nothing.
 
-    make run                              # in one terminal
-    python examples/believable_day.py     # in another; `make demo` does it too
+    make run                                        # in one terminal
+    .venv/bin/python examples/believable_day.py     # in another; `make demo` does it too
+
+Then open http://127.0.0.1:4319/traces, which the processor names when it starts.
 """
 
 from __future__ import annotations
@@ -94,6 +96,7 @@ class Service:
     exporter: SpanExporter
     provider: TracerProvider = field(init=False)
     now: int = 0
+    roots: int = 0
 
     def __post_init__(self) -> None:
         resource = {"service.name": self.name, "deployment.environment.name": "demo", "service.version": "3.2.0"}
@@ -108,6 +111,7 @@ class Service:
         written = {"openinference.span.kind": kind.upper()} | {
             key: one for key, one in attributes.items() if one is not None
         }
+        self.roots += parent is None
         context = None if parent is None else set_span_in_context(parent)
         span = self.provider.get_tracer("shop.assistant", "1.4").start_span(
             name, context=context, attributes=written, start_time=self.now
@@ -139,8 +143,8 @@ class Day:
         self.agent = service("invoice-agent", "invoice-agent")
         self.jobs = service("nightly-jobs", "")
 
-    def write(self) -> None:
-        """Write everything, and wait until it is sent."""
+    def write(self) -> int:
+        """Write everything, wait until it is sent, and return how many root spans there are."""
         people = list(PEOPLE)
         weights = [9, 8, 7, 6, 6, 4, 4, 4, 3, 2, 2, 1]
         for number in range(46):
@@ -155,8 +159,10 @@ class Day:
         self._shared_session(self.end - 5 * HOUR)
         self._orphan(self.end - 40 * 60_000 * MILLISECOND)
         self._override(self.end - 12 * 60_000 * MILLISECOND)
-        for service in (self.chat, self.search, self.agent, self.jobs):
+        services = (self.chat, self.search, self.agent, self.jobs)
+        for service in services:
             service.provider.shutdown()
+        return sum(service.roots for service in services)
 
     def _when(self, room: int = 2) -> int:
         """Return a time of the day that leaves so many minutes: few at night, most in the morning and after lunch."""
@@ -332,4 +338,4 @@ class Day:
 
 
 if __name__ == "__main__":
-    Day().write()
+    print(f"{Day().write()} traces of {len(PEOPLE)} people and a nightly job, and one whose root never came.")

@@ -1,4 +1,4 @@
-"""Runs every example once against a running processor: some thirty traces of many end users, then it ends.
+"""Fills the traces page: a believable day, then every other example once against a running processor; then it ends.
 
     make run     # in one terminal
     make demo    # in another
@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 EXAMPLES = (
+    "believable_day.py",
     "single_user_cli.py",
     "decorated_workflow.py",
     "chat_session.py",
@@ -66,7 +67,10 @@ def main() -> int:
     if failed:
         print(f"\nThese examples failed: {', '.join(failed)}", file=sys.stderr)
         return 1
-    print(f"\nAll done. For each trace the processor at {url} has shown one end user, or none.")
+    print(
+        f"\nAll done. The processor at {url} has one end user for each trace, or none, and its traces page shows them:"
+    )
+    print("http://127.0.0.1:4319/traces (unless you started it elsewhere, or with --store none)")
     return 0
 
 

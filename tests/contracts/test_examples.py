@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -12,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from support.otlp_sink import OtlpSink, attributes
 from support.processor_process import processor_process
@@ -60,9 +62,10 @@ class Outcome:
     def children(self, root: Span) -> list[Span]:
         return [span for span in self.spans if span.trace_id == root.trace_id and span is not root]
 
-    def demand_the_rule(self) -> None:
-        """Every trace has one root, and nothing but roots has an end user."""
-        assert len(self.roots) == len({span.trace_id for span in self.spans})
+    def demand_the_rule(self, *, without_root: int = 0) -> None:
+        """Every trace but so many has one root, and nothing but roots has an end user."""
+        assert len({root.trace_id for root in self.roots}) == len(self.roots)
+        assert len(self.roots) + without_root == len({span.trace_id for span in self.spans})
         for span in self.spans:
             if any(span.parent_span_id):
                 assert not [key for key in attributes(span) if key.startswith("neatlogs.end_user")]
@@ -138,11 +141,56 @@ def test_the_wrapped_client_has_a_root_for_each_call() -> None:
         assert attributes(call)["openinference.span.kind"] == "LLM"
 
 
+def test_the_believable_day_has_what_the_page_can_show() -> None:
+    """A day has many users, sessions, one of them shared, errors, forgotten users, one override and one lost root."""
+    outcome = Outcome("believable_day.py")
+    outcome.demand_the_rule(without_root=1)
+    users = {attributes(root).get(ID) for root in outcome.roots}
+    assert len(users) > 8
+    assert None in users
+    sessions: dict[object, set[object]] = {}
+    for root in outcome.roots:
+        sessions.setdefault(attributes(root).get(SESSION), set()).add(attributes(root).get(ID))
+    assert len(sessions) > 20
+    assert sessions["kiosk-lobby-2"] == {"chen.wei", "ines.duarte"}
+    assert [span for span in outcome.spans if span.status.code == Status.STATUS_CODE_ERROR]
+    assert "lookup_invoice" in outcome.log
+    assert "service-account" not in outcome.log
+    assert {attributes(root)[SOURCE] for root in outcome.roots if ID in attributes(root)} == {
+        "trace",
+        "identify",
+        "span",
+    }
+
+
+@pytest.mark.parametrize("hour", [400_000, 400_011])
+@pytest.mark.parametrize("minute", [1, 59])
+def test_a_day_sent_twice_adds_nothing(hour: int, minute: int) -> None:
+    """Within an hour the day has the same spans in the same traces, none of which begins after it is sent."""
+    path = EXAMPLES / "believable_day.py"
+    spec = importlib.util.spec_from_file_location("believable_day", path)
+    assert spec
+    assert spec.loader
+    day = importlib.util.module_from_spec(spec)
+    sys.modules["believable_day"] = day
+    spec.loader.exec_module(day)
+    days = []
+    for now in (hour * 3600 + 30 * 60, hour * 3600 + minute * 60):
+        exporter = InMemorySpanExporter()
+        day.Day(lambda kept=exporter: kept, now=now * 10**9).write()
+        spans = exporter.get_finished_spans()
+        assert max(span.end_time or 0 for span in spans) <= now * 10**9
+        days.append({(span.context.trace_id, span.context.span_id, span.name) for span in spans})
+    assert days[0] == days[1]
+
+
 def test_the_demo_runs_every_example() -> None:
     """`make demo` runs all of them against one processor, wherever the shim would send, and ends well."""
     outcome = Outcome("demo.py", address=_host_and_port)
-    outcome.demand_the_rule()
-    assert len(outcome.roots) == 2 + 3 + 5 + 12 + 3 + 2 + 2
+    outcome.demand_the_rule(without_root=1)
+    day = re.search(r"^(\d+) traces of", outcome.printed, re.MULTILINE)
+    assert day
+    assert len(outcome.roots) == int(day[1]) + 2 + 3 + 5 + 12 + 3 + 2 + 2
     others = {path.name for path in PROGRAMS} - {"demo.py"}
     assert set(re.findall(r"^== (\S+)$", outcome.printed, re.MULTILINE)) == others
 

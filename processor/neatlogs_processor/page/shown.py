@@ -6,6 +6,8 @@ import json
 from datetime import datetime, timezone
 from typing import Any, Final
 
+from neatlogs_processor.query.view import Period
+
 _SECOND: Final = 1_000_000_000
 _MINUTE: Final = 60 * _SECOND
 _HOUR: Final = 60 * _MINUTE
@@ -91,6 +93,16 @@ def short_time(nanoseconds: int, now: int) -> str:
     if time.date() == today.date():
         return f"{time:%H:%M:%S}"
     return f"{time.day} {time:%b %H:%M}" if time.year == today.year else f"{time.day} {time:%b %Y}"
+
+
+def period(period: Period, now: int) -> str:
+    """Return a period in few characters: `20 Nov 10:00 – 16:30:00`, `since 20 Nov 10:00`."""
+    if period.last is not None:
+        return period.sentence.removeprefix("of the ")
+    if period.start is None or period.end is None:
+        ends = [("since", period.start), ("before", period.end)]
+        return next((f"{word} {short_time(at, now)}" for word, at in ends if at is not None), period.sentence)
+    return f"{short_time(period.start, now)} \N{EN DASH} {short_time(period.end, now)}"
 
 
 def ago(nanoseconds: int, now: int) -> str:

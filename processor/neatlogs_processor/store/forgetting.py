@@ -16,13 +16,13 @@ from typing import Final
 
 from neatlogs_processor.errors import ConfigError, ProcessorError
 from neatlogs_processor.store.blocks import decompress
-from neatlogs_processor.store.files import is_busy, is_full, open_writer, transaction
+from neatlogs_processor.store.files import BUSY_SECONDS, is_busy, is_full, open_writer, transaction
 from neatlogs_processor.store.retention import bytes_used, delete_traces, give_back_all
 from neatlogs_processor.store.rows import identity_of
 
 _STEP_TRACES: Final = 100
 _TRIES: Final = 6
-"""Each waits for `files.BUSY_SECONDS` at most."""
+"""Each waits as long as the caller has patience."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +47,31 @@ class Forgetting:
     Args:
         path: The store's file.
         end_user: The id, exactly.
-        room: Returns how many bytes are free beside the file.
+        room: Returns how many bytes are free in a directory.
+        patience: Seconds to wait for other processes, each time.
 
     Raises:
         ConfigError: On entering: there is no store, or it cannot be used.
     """
 
-    def __init__(self, path: Path, end_user: str, *, room: Callable[[Path], int] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        end_user: str,
+        *,
+        room: Callable[[Path], int] | None = None,
+        patience: float = BUSY_SECONDS,
+    ) -> None:
         self._path = path
         self._end_user = end_user
+        self._patience = patience
         self._room = room or (lambda folder: shutil.disk_usage(folder).free)
 
     def __enter__(self) -> Forgetting:
         if not self._path.is_file():
             raise ConfigError(f"--store: there is no store at {self._path}")
         self._connection = open_writer(self._path)
+        self._connection.execute(f"PRAGMA busy_timeout = {round(self._patience * 1000)}")
         # Zeros over what is deleted: should the file not be written anew in the end, little is left to be found.
         self._connection.execute("PRAGMA secure_delete = ON")
         return self

@@ -46,6 +46,31 @@ def status_to_json(details: bytes) -> bytes:
     return _dumps(document)
 
 
+def plain_trace_answer(trace_id: str, spans: int, response: bytes) -> bytes:
+    """Return what the sender of a plain trace is answered once the destination has taken it.
+
+    Args:
+        trace_id: The trace's id.
+        spans: How many spans were sent.
+        response: The destination's serialised `ExportTraceServiceResponse`. Spans that it rejected do not count, and
+            then the answer is not `ok`; a message of it travels on.
+    """
+    try:
+        partial = ExportTraceServiceResponse.FromString(response).partial_success
+    except DecodeError:
+        partial = ExportTraceServiceResponse().partial_success
+    rejected = min(max(partial.rejected_spans, 0), spans)
+    document: dict[str, Any] = {"ok": not rejected, "trace_id": trace_id, "spans": spans - rejected}
+    if partial.error_message:
+        document["error" if rejected else "warning"] = partial.error_message
+    return _dumps(document)
+
+
+def plain_trace_refusal(message: str) -> bytes:
+    """Return what the sender of a plain trace is answered where nothing of it was taken, and why."""
+    return _dumps({"ok": False, "error": message})
+
+
 def _readable(detail: Message) -> dict[str, Any] | None:
     try:
         written: dict[str, Any] = MessageToDict(detail)

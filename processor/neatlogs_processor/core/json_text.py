@@ -105,16 +105,16 @@ def read_name(text: bytes, pos: int) -> tuple[bytes, int]:
     return name, colon.end()
 
 
-def note_unread(name: bytes, unread: set[bytes]) -> None:
+def note_unread(name: bytes, unread: set[bytes], max_members: int = MAX_UNREAD_MEMBERS) -> None:
     """Remember a member that nobody reads; refuse its second coming, and more of them than anybody needs."""
     if name in unread:
         raise MalformedOtlpError("an object names a member twice")
-    if len(unread) == MAX_UNREAD_MEMBERS:
-        raise MalformedOtlpError(f"an object has over {MAX_UNREAD_MEMBERS} members that are not OTLP's")
+    if len(unread) == max_members:
+        raise MalformedOtlpError(f"an object has over {max_members} members that are not known here")
     unread.add(name)
 
 
-def skip_value(text: bytes, pos: int, depth: int, max_depth: int) -> int:
+def skip_value(text: bytes, pos: int, depth: int, max_depth: int, max_members: int = MAX_UNREAD_MEMBERS) -> int:
     """Pass over a value that nobody reads.
 
     Args:
@@ -122,6 +122,7 @@ def skip_value(text: bytes, pos: int, depth: int, max_depth: int) -> int:
         pos: Where the value begins.
         depth: How many objects and arrays are open around it.
         max_depth: How many may be open.
+        max_members: How many members one object may have.
 
     Returns:
         The position after it.
@@ -140,7 +141,7 @@ def skip_value(text: bytes, pos: int, depth: int, max_depth: int) -> int:
                 opened.pop()
                 pos += 1
             else:
-                pos = _enter(text, pos, inside)
+                pos = _enter(text, pos, inside, max_members)
                 continue
         else:
             pos = _skip_scalar(text, pos)
@@ -151,7 +152,7 @@ def skip_value(text: bytes, pos: int, depth: int, max_depth: int) -> int:
                 refuse(pos, "a comma or an end is missing")
             pos = following.end()
             if following.lastindex:
-                pos = _enter(text, pos, inside)
+                pos = _enter(text, pos, inside, max_members)
                 break
             opened.pop()
         else:
@@ -163,12 +164,12 @@ def too_deep(max_depth: int) -> MalformedOtlpError:
     return MalformedOtlpError(f"nested over {max_depth} levels deep (--max-json-depth)")
 
 
-def _enter(text: bytes, pos: int, inside: set[bytes] | None) -> int:
+def _enter(text: bytes, pos: int, inside: set[bytes] | None, max_members: int) -> int:
     """Return where the value begins: here in an array, after the name in an object."""
     if inside is None:
         return pos
     name, pos = read_name(text, pos)
-    note_unread(name, inside)
+    note_unread(name, inside, max_members)
     return pos
 
 

@@ -1,4 +1,4 @@
-"""Receives OTLP over HTTP, in protobuf and in JSON (https://opentelemetry.io/docs/specs/otlp/#otlphttp)."""
+"""Receives OTLP over HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp), and plain traces beside it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from neatlogs_processor.core.answers_json import response_to_json, status_to_json
-from neatlogs_processor.core.otlp_json import MAX_DEPTH, request_from_json
+from neatlogs_processor.core.otlp_json import MAX_DEPTH
 from neatlogs_processor.core.request import Request, Signal
-from neatlogs_processor.core.status import answer
 from neatlogs_processor.errors import NotOtlpHttpError, ProcessorError, SlowRequestError
 from neatlogs_processor.formats import ListenAddress
 from neatlogs_processor.receivers.http_body import BodyLimits, HttpBody
+from neatlogs_processor.receivers.http_forms import Form, OtlpForm, PlainTraceForm
 from neatlogs_processor.receivers.http_protocol import ConnectionLimits
 from neatlogs_processor.receivers.http_server import HttpServer
 from neatlogs_processor.receivers.in_flight import BytesInFlight, Lease
@@ -32,8 +31,8 @@ from neatlogs_processor.receivers.security import Authenticate
 
 PATHS: Final = {f"/v1/{signal.value}": signal for signal in Signal}
 
-PROTOBUF: Final = "application/x-protobuf"
-JSON: Final = "application/json"
+PLAIN_TRACE_PATH: Final = "/v1/trace"
+"""Where the published `neatlogs/browser` client sends."""
 
 ALLOWED_HEADERS: Final = (
     "authorization",
@@ -48,9 +47,6 @@ ALLOWED_HEADERS: Final = (
 """What a page of a listed origin may send."""
 
 _PREFLIGHT_SECONDS = 600
-
-# Longer texts are read beside the event loop, which goes on meanwhile.
-_LONG_JSON = 32 * 1024
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ class OtlpHttpReceiver:
         self._http_refused = http_refused
         self._failed = failed
         self._app = Starlette(
-            routes=[Route(path, self._export, methods=["POST"]) for path in PATHS],
+            routes=[Route(path, self._export, methods=["POST"]) for path in (*PATHS, PLAIN_TRACE_PATH)],
             exception_handlers={HTTPException: self._no_route},  # type: ignore[dict-item]  # of HTTPException alone
             middleware=_cors(options.cors_origins),
         )
@@ -143,57 +139,55 @@ class OtlpHttpReceiver:
             raise
 
     async def _export(self, http: HttpRequest) -> Response:
-        signal = PATHS[http.url.path]
-        media_type = _media_type(http)
+        form = self._form(http)
         body = HttpBody(http.receive, http.headers, self._options.body)
         try:
             with self._bytes_in_flight.lease() as lease:
                 try:
-                    request = await self._request(http, signal, media_type, body, lease)
+                    request = await self._request(http, form, body, lease)
                 except ProcessorError as error:
-                    self._refused(signal, error)
+                    self._refused(form.signal, error)
                     raise
                 response = await _unless_gone(self._handler(request), body)
         except ProcessorError as error:
             if not isinstance(error, SlowRequestError):
                 await body.discard()
-            return _refusal(error, media_type, close=not body.complete)
+            return form.refused(error, close=not body.complete)
         except ClientDisconnect:
             # Nobody reads it.
             return Response(status_code=499)
-        content = response_to_json(signal, response) if media_type == JSON else response
-        return Response(content, headers={"content-type": media_type})
+        return form.accepted(response)
 
-    async def _request(
-        self, http: HttpRequest, signal: Signal, media_type: str, body: HttpBody, lease: Lease
-    ) -> Request:
-        held_key = None if self._authenticate is None else self._authenticate(signal, _combined(http))
-        if media_type not in (PROTOBUF, JSON):
-            raise NotOtlpHttpError(f"the content type has to be {PROTOBUF} or {JSON}", http_status=415)
+    def _form(self, http: HttpRequest) -> Form:
+        depth, size = self._options.max_json_depth, self._options.body.size
+        if http.url.path == PLAIN_TRACE_PATH:
+            return PlainTraceForm(max_depth=depth, max_size=size)
+        signal = PATHS.get(http.url.path, Signal.TRACES)
+        return OtlpForm(signal, _media_type(http), max_depth=depth, max_size=size)
+
+    async def _request(self, http: HttpRequest, form: Form, body: HttpBody, lease: Lease) -> Request:
+        held_key = None if self._authenticate is None else self._authenticate(form.signal, _combined(http))
+        if _media_type(http) not in form.media_types:
+            raise NotOtlpHttpError(f"the content type has to be {' or '.join(form.media_types)}", http_status=415)
         content = await body.read(lease)
-        if media_type == JSON:
-            content = await self._from_json(signal, content)
+        if form.transcodes:
+            content = await form.read(content)
             lease.end()
             lease.grow(len(content))
-        return Request(signal=signal, body=content, headers=_metadata(http, without=held_key))
-
-    async def _from_json(self, signal: Signal, text: bytes) -> bytes:
-        depth, size = self._options.max_json_depth, self._options.body.size
-        if len(text) <= _LONG_JSON:
-            return request_from_json(signal, text, max_depth=depth, max_size=size)
-        return await asyncio.to_thread(request_from_json, signal, text, max_depth=depth, max_size=size)
+        return Request(signal=form.signal, body=content, headers=_metadata(http, without=held_key))
 
     async def _no_route(self, http: HttpRequest, error: HTTPException) -> Response:
         wrong: ProcessorError
+        form = self._form(http)
         if error.status_code == 405:
             wrong = NotOtlpHttpError("OTLP is sent by POST", http_status=405, headers={"allow": "POST"})
-            self._refused(PATHS[http.url.path], wrong)
+            self._refused(form.signal, wrong)
         else:
             wrong = NotOtlpHttpError(f"there is nothing here; OTLP is sent to {', '.join(PATHS)}", http_status=404)
             self._http_refused("unknown_path")
         body = HttpBody(http.receive, http.headers, self._options.body)
         await body.discard()
-        return _refusal(wrong, _media_type(http), close=not body.complete)
+        return form.refused(wrong, close=not body.complete)
 
 
 def _cors(origins: Sequence[str]) -> list[Middleware]:
@@ -225,19 +219,6 @@ def _combined(http: HttpRequest) -> dict[str, str]:
 
 def _metadata(http: HttpRequest, *, without: str | None) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in http.headers.items() if name != without)
-
-
-def _refusal(error: ProcessorError, media_type: str, *, close: bool) -> Response:
-    failure = answer(error)
-    headers = dict(failure.http_headers)
-    if isinstance(error, NotOtlpHttpError):
-        headers.update(error.headers)
-    if close:
-        headers["connection"] = "close"
-    if media_type == PROTOBUF:
-        return Response(failure.details, failure.http_status, {**headers, "content-type": PROTOBUF})
-    # People who try with a browser or with curl can read this.
-    return Response(status_to_json(failure.details), failure.http_status, {**headers, "content-type": JSON})
 
 
 async def _unless_gone(work: Awaitable[bytes], body: HttpBody) -> bytes:

@@ -1,4 +1,5 @@
 // Makes one file of the browser entry, for pages without a bundler, and holds it to its size: part of `npm run build`.
+// An argument says where else to put it.
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -6,10 +7,10 @@ import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 const MAX_GZIPPED = 10 * 1024;
-const bundle = fileURLToPath(new URL("../dist/browser/neatlogs.min.js", import.meta.url));
+const bundle = process.argv[2] ?? fileURLToPath(new URL("../dist/browser/neatlogs.min.js", import.meta.url));
 
 await build({
-  entryPoints: [fileURLToPath(new URL("../dist/browser/index.js", import.meta.url))],
+  entryPoints: [fileURLToPath(new URL("../src/browser/index.ts", import.meta.url))],
   outfile: bundle,
   bundle: true,
   minify: true,

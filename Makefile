@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench bench-store torture demo check wheel-check clean
+.PHONY: help run test lint bench bench-store torture demo screenshots check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,6 +71,9 @@ interop: $(VENV)/.dev  ## Real clients through the processor to real backends (P
 
 demo: $(VENV)/.dev  ## A lively mix of the examples against a running processor
 	$(BIN)/python examples/demo.py
+
+screenshots: $(VENV)/.dev  ## Take the README's pictures of the traces page again
+	@cd tests && ../$(BIN)/python -m support.screenshots
 
 clean:  ## Remove what the commands above made
 	rm -rf $(VENV) .peers .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist

@@ -96,7 +96,7 @@ def short_time(nanoseconds: int, now: int) -> str:
 
 
 def period(period: Period, now: int) -> str:
-    """Return a period in few characters: `20 Nov 10:00 – 16:30:00`, `since 20 Nov 10:00`."""
+    """Return a period in few characters: `since 20 Nov 10:00`, or its two ends with a dash between."""
     if period.last is not None:
         return period.sentence.removeprefix("of the ")
     if period.start is None or period.end is None:

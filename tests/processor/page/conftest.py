@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from support.page import PageUnderTest, chromium, page_under_test, running_browser, usual_traces
+
+NO_BROWSER = "no chromium: apt-get install -y chromium, or say where one is with CHROMIUM=/path"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the summary say once, with a count, what is missing, instead of once for each test."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and NO_BROWSER in report.longrepr[2]:
+        report.longrepr = (__file__, 0, report.longrepr[2])
+    return report
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +34,7 @@ def browser() -> Iterator[Browser]:
     """The system's chromium."""
     path = chromium()
     if path is None:
-        pytest.skip("no chromium: apt-get install -y chromium, or say where one is with CHROMIUM=/path")
+        pytest.skip(NO_BROWSER)
     with running_browser(path) as running:
         yield running
 

@@ -51,20 +51,18 @@ class Attributes:
     def __contains__(self, key: str) -> bool:
         return key in self._keys
 
-    def put(self, key: str, value: str | bool | int | float) -> None:
+    def put(self, key: str, value: str | int | float) -> None:
         """Write an attribute, unless the key is there."""
         if key in self._keys:
             return
         if isinstance(value, str):
             self.add(key, AnyValue(string_value=value), len(value))
-        elif isinstance(value, bool):
-            self.add(key, AnyValue(bool_value=value))
         elif isinstance(value, int):
             self.add(key, AnyValue(int_value=value))
         else:
             self.add(key, AnyValue(double_value=value))
 
-    def put_all(self, keys: Iterable[str], value: str | bool | int | float) -> None:
+    def put_all(self, keys: Iterable[str], value: str | int | float) -> None:
         """Write a value under several keys."""
         for key in keys:
             self.put(key, value)

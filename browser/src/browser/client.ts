@@ -2,7 +2,7 @@
 
 import { encodeTags, PROJECT } from "../identity/conventions.js";
 import type { EndUserId, EndUserMetadata } from "../identity/end-user.js";
-import { errorName, reason } from "../identity/refused.js";
+import { errorName, RefusedError, reason } from "../identity/refused.js";
 import { VERSION } from "../identity/version.js";
 import { shown, warnOnce } from "../identity/warnings.js";
 import {
@@ -84,7 +84,7 @@ export class Neatlogs {
   #idle: string | undefined;
 
   constructor(options: NeatlogsOptions = {}) {
-    const given: NeatlogsOptions = isObject(options) ? options : {};
+    const given: NeatlogsOptions = copied(options) ?? {};
     this.#onError = typeof given.onError === "function" ? given.onError : undefined;
     this.#identity = new ClientIdentity(given, "new Neatlogs()");
     this.#propagate = given.traceparent === true;
@@ -101,25 +101,21 @@ export class Neatlogs {
 
   /** Send one AI interaction; its `kind` is `llm` unless given. */
   trackAI(interaction: TraceInput): Promise<TrackResult> {
-    return this.trace(isObject(interaction) ? { ...interaction, kind: interaction.kind ?? "llm" } : interaction);
+    const given = copied(interaction);
+    return this.#sendNew(given && { ...given, kind: given.kind ?? "llm" });
   }
 
   /** Send a trace: a root span and, nested, its children. */
   trace(trace: TraceInput): Promise<TrackResult> {
-    return this.#guarded(() => {
-      const place = placeOf(trace);
-      return this.#send(trace, settle(trace, this.#identity.now(), place), newTraceId(), newSpanId());
-    });
+    return this.#sendNew(copied(trace));
   }
 
   /** Open a trace. Who it belongs to is settled now: a login or logout meanwhile does not change it. */
   startTrace(initial: TraceInput): StartedTrace {
     const settled = this.#identity.now();
-    const started: Started = new Started(isObject(initial) ? initial : { name: "" }, this.#propagate, (trace) => {
+    const started: Started = new Started(copied(initial), this.#propagate, (trace) => {
       this.#open.delete(started);
-      return this.#guarded(() =>
-        this.#send(trace, settle(trace, settled, placeOf(trace)), started.traceId, started.spanId),
-      );
+      return this.#send(trace, settled, started.traceId, started.spanId);
     });
     this.#open.add(started);
     return started;
@@ -157,28 +153,40 @@ export class Neatlogs {
     await this.flush();
   }
 
-  #send(trace: TraceInput, settled: Settled, traceId: string, spanId: string): Promise<TrackResult> {
-    if (this.#idle !== undefined) throw new NeatlogsError(`A trace was not sent: ${this.#idle}.`, "usage");
-    const spans = spansOf(trace, {
-      traceId,
-      spanId,
-      endUser: settled.endUser,
-      sessionId: sessionText(settled),
-      tags: tagsOf(trace),
-      now: Date.now(),
-    });
-    return this.#delivery?.send({ traceId, spans }) ?? Promise.resolve({ ok: true });
+  #sendNew(trace: TraceInput | undefined): Promise<TrackResult> {
+    return this.#send(trace, this.#identity.now(), newTraceId(), newSpanId());
+  }
+
+  async #send(trace: TraceInput | undefined, before: Settled, traceId: string, spanId: string): Promise<TrackResult> {
+    try {
+      if (this.#idle !== undefined) throw new RefusedError(this.#idle);
+      if (trace === undefined) throw new RefusedError("it is not an object");
+      const settled = settle(trace, before, placeOf(trace));
+      const spans = spansOf(trace, {
+        traceId,
+        spanId,
+        endUser: settled.endUser,
+        sessionId: sessionText(settled),
+        tags: tagsOf(trace),
+        now: Date.now(),
+      });
+      return (await this.#delivery?.send({ traceId, spans })) ?? { ok: true };
+    } catch (error) {
+      const report = new NeatlogsError(`A trace was not sent, because ${reason(error)}.`, "usage", 1);
+      this.#report(report);
+      return { ok: false, spans: 0, error: report.message };
+    }
   }
 
   #deliveryOf(options: NeatlogsOptions): Delivery | undefined {
     const url = tracesUrl(options.endpoint);
     if (url === undefined) {
-      this.#idle = "endpoint is not an http or https URL";
-      this.#report(new NeatlogsError(`Nothing will be sent: ${this.#idle}.`, "usage"));
+      this.#idle = "endpoint of new Neatlogs() is not an http or https URL";
+      this.#report(new NeatlogsError(`Nothing will be sent, because ${this.#idle}.`, "usage"));
       return undefined;
     }
     const headers: Record<string, string> = { "content-type": "application/json" };
-    const key = String(options.apiKey ?? "").trim();
+    const key = typeof options.apiKey === "string" ? options.apiKey.trim() : "";
     if (/^[\x21-\x7e]+$/.test(key)) headers.authorization = `Bearer ${key}`;
     else if (key) this.#report(new NeatlogsError("apiKey holds characters that no key has; it is not sent.", "usage"));
     const { project, serviceName } = options;
@@ -188,17 +196,6 @@ export class Neatlogs {
       "telemetry.sdk.language": "webjs",
     };
     return new Delivery(url, headers, envelope(resource, SCOPE), (error) => this.#report(error));
-  }
-
-  async #guarded(work: () => Promise<TrackResult>): Promise<TrackResult> {
-    try {
-      return await work();
-    } catch (error) {
-      const told = error instanceof NeatlogsError;
-      const report = told ? error : new NeatlogsError(`A trace was not sent, because ${reason(error)}.`, "usage", 1);
-      this.#report(report);
-      return { ok: false, spans: 0, error: report.message };
-    }
   }
 
   #report(error: NeatlogsError): void {
@@ -216,15 +213,19 @@ class Started implements StartedTrace {
   readonly traceId = newTraceId();
   readonly spanId = newSpanId();
   readonly fetch: typeof fetch;
-  readonly #initial: TraceInput;
-  readonly #send: (trace: TraceInput) => Promise<TrackResult>;
+  readonly #initial: TraceInput | undefined;
+  readonly #send: (trace: TraceInput | undefined) => Promise<TrackResult>;
   readonly #start = Date.now();
   // The clock of the wall may be set while a trace is open; this one runs on.
   readonly #opened = performance.now();
   #finished: Promise<TrackResult> | undefined;
 
-  constructor(initial: TraceInput, propagate: boolean, send: (trace: TraceInput) => Promise<TrackResult>) {
-    this.#initial = { ...initial };
+  constructor(
+    initial: TraceInput | undefined,
+    propagate: boolean,
+    send: (trace: TraceInput | undefined) => Promise<TrackResult>,
+  ) {
+    this.#initial = initial;
     this.#send = send;
     this.fetch = (input, init) => fetch(input, propagate ? this.#withTraceparent(input, init) : init);
   }
@@ -233,33 +234,29 @@ class Started implements StartedTrace {
     return traceparent(this.traceId, this.spanId);
   }
 
-  finish(final: Partial<TraceInput> = {}): Promise<TrackResult> {
-    if (this.#finished !== undefined) {
-      warnOnce("finished_twice", placeOf(this.#initial), `finish() of ${placeOf(this.#initial)} was called again.`);
-      return this.#finished;
-    }
-    const said = Object.entries(isObject(final) ? final : {}).filter(([, value]) => value !== undefined);
-    const merged: TraceInput = { ...this.#initial, ...Object.fromEntries(said) };
-    // An end user who is named late comes with their own metadata, not with those of whoever was named before.
-    const named = said.some(([key]) => key === "endUser" || key === "endUserId");
-    if (named) for (const key of IDENTITY) if (!said.some(([other]) => other === key)) delete merged[key];
-    if (isObject(this.#initial.attributes) && isObject(final?.attributes)) {
-      merged.attributes = { ...this.#initial.attributes, ...final.attributes };
-    }
-    if (merged.start === undefined) merged.start = this.#start;
-    if (merged.end === undefined && merged.duration_ms === undefined) {
-      merged.end = Math.max(this.#start, this.#start + performance.now() - this.#opened);
-    }
-    this.#finished = this.#send(merged);
+  finish(final?: Partial<TraceInput>): Promise<TrackResult> {
+    if (this.#finished === undefined) this.#finished = this.#send(this.#initial && this.#merged(copied(final) ?? {}));
+    else warnOnce("finished_twice", "", "finish() of a started trace was called again, which has no effect.");
     return this.#finished;
   }
 
-  /** End it because the page ends; the log says that nobody finished it. */
+  /** End it because the page ends; a log of it says that nobody finished it. */
   abandon(): void {
-    const logs = Array.isArray(this.#initial.logs) ? this.#initial.logs : [];
-    void this.finish({
-      logs: [...logs, { level: "warn", message: "the page ended before finish()", timestamp: Date.now() }],
-    });
+    const logs = Array.isArray(this.#initial?.logs) ? this.#initial.logs : [];
+    void this.finish({ logs: [...logs, { level: "warn", message: "the page ended before finish()" }] });
+  }
+
+  #merged(final: Partial<TraceInput>): TraceInput {
+    const merged: TraceInput = { name: "", ...this.#initial };
+    // An end user who is named late comes with their own metadata, not with those of whoever was named before.
+    if (final.endUser !== undefined || final.endUserId !== undefined) {
+      for (const key of ["endUser", "endUserId", "endUserMetadata"] as const) delete merged[key];
+    }
+    Object.assign(merged, Object.fromEntries(Object.entries(final).filter(([, value]) => value !== undefined)));
+    if (isObject(merged.attributes)) merged.attributes = { ...this.#initial?.attributes, ...final.attributes };
+    merged.start ??= this.#start;
+    if (merged.duration_ms === undefined) merged.end ??= this.#start + performance.now() - this.#opened;
+    return merged;
   }
 
   #withTraceparent(input: RequestInfo | URL, init: RequestInit | undefined): RequestInit | undefined {
@@ -277,8 +274,6 @@ class Started implements StartedTrace {
     }
   }
 }
-
-const IDENTITY = ["endUser", "endUserId", "endUserMetadata"] as const;
 
 function placeOf(trace: TraceInput): string {
   return `trace ${shown(trace.name)}`;
@@ -305,6 +300,30 @@ function tracesUrl(endpoint: unknown): string | undefined {
   }
 }
 
-function isObject<T>(value: T): value is T & object {
+function isObject(value: unknown): value is object {
   return typeof value === "object" && value !== null;
+}
+
+/** What can be read of an object that a page passed; `undefined` for anything else. */
+function copied<T extends object>(given: T | undefined): T | undefined {
+  if (!isObject(given)) return undefined;
+  const copy: Record<string, unknown> = {};
+  try {
+    for (const key of Object.keys(given)) {
+      // One member that cannot be read must not cost the others.
+      copy[key] = read(given, key);
+    }
+  } catch {
+    // Not even its keys can be.
+  }
+  return copy as T;
+}
+
+function read(from: object, key: string): unknown {
+  try {
+    return (from as Record<string, unknown>)[key];
+  } catch {
+    warnOnce("unreadable", key, `${shown(key)} threw when it was read, and is left out.`);
+    return undefined;
+  }
 }

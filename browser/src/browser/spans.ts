@@ -85,6 +85,7 @@ function treeOf(trace: SpanInput): Timed {
 function textOf(span: SpanInput, place: Place, root: Root): string {
   const unusable = unusableIn(span);
   const isRoot = place.parentId === undefined;
+  if (nameOf(span) !== span.name) unusable("name");
   const all = attributesOf(span, isRoot, unusable);
   // The root's identity is settled by the client, a child has none.
   const own = Object.entries(all).filter(([key]) => !isIdentityKey(key) && key !== SESSION_ID);

@@ -38,8 +38,9 @@ def _fill(draw: st.DrawFn, message: Any, levels: int) -> None:
     descriptor: Descriptor = message.DESCRIPTOR
     fields = [one for one in descriptor.fields if levels > 1 or one.message_type is None]
     for field in fields:
-        # Deep down, little: what is above has most of the interesting fields.
-        if not draw(st.booleans()) or (levels < MOST_LEVELS - 6 and draw(st.booleans())):
+        # There are always spans; deep down, little: what is above has most of the interesting fields.
+        is_way_to_spans = levels > MOST_LEVELS - 3 and field.is_repeated
+        if not is_way_to_spans and (not draw(st.booleans()) or (levels < MOST_LEVELS - 6 and draw(st.booleans()))):
             continue
         if field.message_type is None:
             value = draw(_SCALARS[field.type])

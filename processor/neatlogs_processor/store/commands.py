@@ -6,13 +6,16 @@ import json
 import sqlite3
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from neatlogs_processor.errors import ConfigError, ProcessorError
 from neatlogs_processor.formats import format_duration, format_size
 from neatlogs_processor.query.units import timestamp
 from neatlogs_processor.store.files import beside, checkpoint, is_busy, open_reader, open_writer, size_on_disk
 from neatlogs_processor.store.retention import Limits, give_back_all, prune
+
+_STEP_SPANS: Final = 200
+"""A step too far deletes no more than this beyond what has to go."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def prune_now(path: Path, limits: Limits, now: int, out: TextIO) -> None:
     try:
         checkpoint(connection)
         before = size_on_disk(path)
-        while (pruned := prune(connection, limits, now)).more:
+        while (pruned := prune(connection, limits, now, spans=_STEP_SPANS)).more:
             traces[pruned.by_age] += pruned.traces
             spans += pruned.spans
         give_back_all(connection)

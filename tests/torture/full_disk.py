@@ -1,9 +1,10 @@
-"""Fill a real, small file system with a queue: requests are refused retryably, deliveries and deletions go on.
+"""Fill a real, small file system with a queue or a store: requests are refused retryably, deletions go on.
 
 Mounts a tmpfs, which takes root's rights; without them it says so and ends with 2. Everything else on the disk may fill
 it too, so the file system is also filled from outside while the queue is in use.
 
     python tests/torture/full_disk.py --size 24
+    python tests/torture/full_disk.py --size 60 --of store
 """
 
 from __future__ import annotations
@@ -22,14 +23,20 @@ from pathlib import Path
 # A script's path begins with its own folder; what the tests share lies one up.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from neatlogs_processor.errors import StoreUnavailableError
+from neatlogs_processor.store.retention import DAY, Limits
 from support.processor import until
 from support.queue_parts import MIB, Destination, queue_in, traces
+from support.store_contents import assert_sound, spans_of
+from support.store_parts import store_at, trace
+from support.store_parts import traces as traces_of
 
 ROUNDS = 5
 REQUEST_BYTES = 200_000
+FIRST_SPAN = (1).to_bytes(8, "big")
 
 
-async def torture(folder: Path) -> bool:
+async def torture_queue(folder: Path) -> bool:
     """Fill and drain the queue, several times; print the figures and say whether all is well."""
     destination = Destination()
     refused = 0
@@ -58,6 +65,34 @@ async def torture(folder: Path) -> bool:
     return not lost and refused > 0
 
 
+async def torture_store(folder: Path) -> bool:
+    """Fill the store and let its traces become too old, several times; print figures, say whether all is well."""
+    path = folder / "traces.db"
+    async with store_at(path, Limits(max_age=DAY)) as parts:
+        for number in range(ROUNDS):
+            kept, gone = len(parts.kept), parts.pruned()
+            await parts.fill(padding=300, spans=100)
+            filled = _fill(folder / "filler")
+            await parts.fill(padding=300)
+            here = spans_of(path)
+            lost = [one for one in parts.kept[kept:] if ((one + 1).to_bytes(16, "big"), FIRST_SPAN) not in here]
+            parts.clock.now += 2 * DAY
+            # Refused, and yet it wakes the one who deletes.
+            while parts.pruned() - gone < here.total():
+                with contextlib.suppress(StoreUnavailableError):
+                    await parts.store.send(traces_of(trace(0)))
+            (folder / "filler").unlink()
+            print(
+                f"round {number}: {len(parts.kept) - kept} requests acknowledged until the disk was full, {filled}"
+                f" bytes from outside, {len(lost)} lost, {parts.pruned() - gone} spans deleted",
+                flush=True,
+            )
+            if lost or len(parts.kept) == kept:
+                return False
+    assert_sound(path)
+    return True
+
+
 def _fill(path: Path) -> int:
     """Write a file until the disk is full; return its size."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -80,12 +115,14 @@ def small_disk(size: int) -> Iterator[Path]:
 def main() -> int:
     """Run as the arguments say; 0 where nothing was lost or stuck."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--of", choices=("queue", "store"), default="queue")
     parser.add_argument("--size", type=int, default=24, help="Of the file system, in MiB.")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         print("a file system can be mounted only by root: nothing was tested")
         return 2
     logging.disable(logging.CRITICAL)
+    torture = torture_queue if arguments.of == "queue" else torture_store
     with small_disk(arguments.size) as folder:
         return 0 if asyncio.run(torture(folder)) else 1
 

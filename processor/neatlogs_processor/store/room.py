@@ -12,6 +12,9 @@ from neatlogs_processor.store.files import beside
 RESERVE_BYTES: Final = 4 * 2**20
 """Held in a file of its own, and given up for a moment where even a deletion finds no room in the log."""
 
+_MARGIN_BYTES: Final = 2**20
+"""What a request takes beyond its own bytes: pages that are not full, indices."""
+
 
 class Room:
     """The room that the store at a path has.
@@ -42,7 +45,7 @@ class Room:
         except OSError:
             # SQLite will find out.
             return True
-        return disk.f_bavail * disk.f_frsize >= 2 * size + self.log_bytes()
+        return disk.f_bavail * disk.f_frsize >= 2 * size + _MARGIN_BYTES + self.log_bytes()
 
     def keep_reserve(self) -> bool:
         """Take the reserve where it is not held; say whether it is."""

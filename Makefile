@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench bench-store torture demo screenshots check wheel-check clean
+.PHONY: help run test lint bench bench-collector bench-shim bench-store torture demo screenshots check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,8 +48,14 @@ check: lint test wheel-check  ## Everything that CI runs
 wheel-check: $(VENV)/.dev  ## Build the wheel, install it where the sources are absent, try it
 	tests/wheel/check.sh $(BIN)/python
 
-bench: $(VENV)/.dev  ## Measure: ratios within one run
-	$(BIN)/python -m tests.bench
+bench: $(VENV)/.dev  ## Measure: ratios within one run (ARGS="--full", "--only core")
+	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-collector:  ## Build the Collector that the benchmark compares with (needs Go)
+	tests/bench/collector/build.sh
+
+bench-shim: $(VENV)/.dev  ## Measure the shim: its span processor beside one that does nothing
+	$(BIN)/python -m tests.bench.shim
 
 bench-store: $(VENV)/.dev  ## Measure the store: writing, room on disk, questions (ARGS="--spans 5000000")
 	$(BIN)/python -m tests.bench.store $(ARGS)

@@ -1,46 +1,127 @@
-"""`make bench`: what the rule costs, as ratios within one run.
+"""`make bench`: what the processor costs, as tables in Markdown. Compare within one run.
 
-Two tables. The first is the core alone, in one process. The second is whole proxies on loopback, of which only the
-proxy's own CPU counts. CPU is user plus system time; figures are medians of interleaved rounds.
+Without arguments it takes about a quarter of an hour; `--full` measures every combination of payload, batch, identity,
+protocol, concurrency and compression, which takes hours.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+from pathlib import Path
 
-from tests.bench import core, wire
-from tests.bench.payloads import IDENTITIES, KINDS
+from tests.bench import core, growth, latency, pictures, wire
+from tests.bench.contestants import COLLECTOR, COLLECTOR_NAME, DECODE, DIRECT, NAMES, OURS, PASSTHROUGH, QUEUE
+from tests.bench.payloads import Kind
+
+PARTS = ("core", "proxies", "latency", "growth")
+_NOT_MEASURED = "not measured"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--core-only", action="store_true", help="leave the proxies out")
+    parser.add_argument("--full", action="store_true", help="every combination, more rounds, more samples")
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be given several times")
+    parser.add_argument("--rounds", type=int, help="rounds of each shape (default: 3; with --full 5)")
     parser.add_argument("--spans", type=int, default=16_384, help="spans a round and proxy (default: %(default)s)")
+    parser.add_argument("--pictures", type=Path, help="a directory for pictures of how cost grows")
     arguments = parser.parse_args()
-    print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}\n")
-    print("The core, CPU-seconds a million spans\n")
+    parts = arguments.only or PARTS
+    rounds = arguments.rounds or (5 if arguments.full else 3)
     print(
-        f"{'spans':8} {'a batch':>7}  {'identity':8} {'decode+edit+encode':>18} {'core':>6} {'search':>6}  cheaper by"
+        f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs"
     )
+    if not COLLECTOR.exists():
+        print("The Collector was not built (make bench-collector): its rows read as not measured.")
+    if "core" in parts:
+        _core()
+    if "proxies" in parts:
+        _proxies(wire.all_shapes() if arguments.full else wire.usual_shapes(), rounds, arguments.spans)
+    if "latency" in parts:
+        shapes: list[tuple[Kind, int]] = [("llm", 512), ("service", 16)]
+        _latency(shapes, samples=2_000 if arguments.full else 500)
+    if "growth" in parts:
+        _growth(arguments.pictures)
+
+
+def _core() -> None:
+    print("\n### The core\n\nCPU-seconds a million spans.\n")
+    _head("Spans", "A batch", "Identity", DECODE, "core", "search alone", "cheaper by")
     for kind, spans, identity, rival, ours, search in core.run():
-        print(f"{kind:8} {spans:>7}  {identity:8} {rival:>18.2f} {ours:>6.2f} {search:>6.2f}  {rival / ours:.1f}x")
-    if arguments.core_only:
-        return
-    print("\nWhole proxies over gRPC, eight requests at once, CPU-seconds a million spans of the proxy\n")
+        print(f"| {kind} | {spans} | {identity} | {rival:.2f} | {ours:.2f} | {search:.2f} | {rival / ours:.1f}x |")
+
+
+def _proxies(shapes: list[wire.Shape], rounds: int, spans_a_round: int) -> None:
+    print("\n### Whole proxies\n")
     print(
-        f"{'spans':8} {'a batch':>7}  {'identity':8} {'pass':>6} {'decode':>6} {'ours':>6}  of pass  of decode  spans/s"
+        "CPU-seconds a million spans (least to most of the rounds), spans a second, resident MB after the last round.\n"
     )
-    shapes = [(kind, spans, identity) for kind in KINDS for spans in (16, 512) for identity in IDENTITIES]
-    for kind, spans, identity, proxies in wire.run(shapes, spans_a_round=arguments.spans):
-        floor, rival, ours = (wire.middle(proxies[name].cpu) for name in wire.PROXIES)
-        rate = wire.middle(proxies["processor"].rate)
+    peers = ("of passthrough", "of decoding", "of the Collector")
+    _head("Spans", "Identity", "Way", "Clients", "Contestant", "CPU", *peers, "spans/s", "MB")
+    for shape, figures in wire.run(shapes, rounds=rounds, spans_a_round=spans_a_round):
+        way = f"{shape.protocol}{', gzip' if shape.compressed else ''}"
+        head = f"| {shape.spans} {shape.kind} | {shape.identity} | {way} | {shape.concurrency}"
+        for name in NAMES:
+            if name not in figures:
+                print(f"{head} | {name} | {_NOT_MEASURED} | | | | | |")
+                continue
+            one = figures[name]
+            cpu = wire.middle(one.cpu)
+            cells = ["", "", "", ""]
+            if name != DIRECT:
+                cells[0] = f"{cpu:.1f} ({min(one.cpu):.1f} to {max(one.cpu):.1f})"
+                for at, peer in enumerate((PASSTHROUGH, DECODE, COLLECTOR_NAME), start=1):
+                    if peer in figures:
+                        cells[at] = f"{cpu / wire.middle(figures[peer].cpu):.2f}x"
+            print(
+                f"{head} | {name} | {' | '.join(cells)} | {wire.middle(one.rate):.0f} | {one.memory / 2**20:.0f} |",
+                flush=True,
+            )
+        rates = {name: wire.middle(figures[name].rate) for name in (OURS, QUEUE) if name in figures}
         print(
-            f"{kind:8} {spans:>7}  {identity:8} {floor:>6.1f} {rival:>6.1f} {ours:>6.1f}"
-            f"  {ours / floor:>6.2f}x  {ours / rival:>8.2f}x  {rate:>7.0f}",
+            f"{head} | durable queue: throughput of synchronous | | | | | {rates[QUEUE] / rates[OURS]:.2f}x | |",
             flush=True,
         )
+
+
+def _latency(shapes: list[tuple[Kind, int]], *, samples: int) -> None:
+    print(
+        "\n### Latency\n\nMilliseconds at a fixed rate, one connection, identity on roots; added: less the direct way."
+    )
+    print()
+    _head("Spans", "Requests a second", "Contestant", "p50", "p99", "added p50", "added p99")
+    for kind, spans, latencies in latency.run(shapes, samples=samples):
+        for name in NAMES:
+            head = f"| {spans} {kind} | {latency.RATES[spans]:g} | {name}"
+            if name not in latencies:
+                print(f"{head} | {_NOT_MEASURED} | | | |")
+                continue
+            one = latencies[name]
+            p50, p99 = latency.added(latencies, name)
+            print(
+                f"{head} | {one.p50 * 1e3:.2f} | {one.p99 * 1e3:.2f} | {p50 * 1e3:.2f} | {p99 * 1e3:.2f} |", flush=True
+            )
+
+
+def _growth(directory: Path | None) -> None:
+    print("\n### How cost grows")
+    for one in growth.run():
+        print(f"\n{one.title}: {one.y}.\n")
+        _head(one.x, *one.lines)
+        for at, (x, _) in enumerate(next(iter(one.lines.values()))):
+            print(
+                f"| {x:g} | " + " | ".join(f"{points[at][1]:.2f}" for points in one.lines.values()) + " |", flush=True
+            )
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / f"{one.name}.svg").write_text(pictures.draw(one), encoding="utf-8")
+
+
+def _head(*cells: str) -> None:
+    print("| " + " | ".join(cells) + " |")
+    print("|" + "---|" * len(cells))
 
 
 if __name__ == "__main__":

@@ -53,11 +53,7 @@ def request(kind: Kind, spans: int, identity: Identity, *, seed: int = 7) -> byt
             "every": True,
         }[identity]
         if has_identity:
-            attributes += [
-                _string("neatlogs.end_user.id", f"u_{chance.randrange(10_000)}"),
-                _string("neatlogs.end_user.metadata", '{"plan":"pro","region":"eu"}'),
-                _string("neatlogs.end_user.source", "trace"),
-            ]
+            attributes += _identity(chance)
         start = 1_780_000_000_000_000_000 + number * 1_000_000
         out.append(
             Span(
@@ -85,6 +81,58 @@ def request(kind: Kind, spans: int, identity: Identity, *, seed: int = 7) -> byt
     return ExportTraceServiceRequest(
         resource_spans=[ResourceSpans(resource=resource, scope_spans=[scope])]
     ).SerializeToString()
+
+
+def shaped(spans: int, *, attributes: int, value_bytes: int, hits: int, seed: int = 7) -> bytes:
+    """A serialised trace request of a given shape, for pictures of how cost grows.
+
+    Args:
+        spans: How many. Every eighth is a root with identity.
+        attributes: A span, besides identity.
+        value_bytes: An attribute's value.
+        hits: How many of the children carry identity, evenly spread.
+    """
+    chance = random.Random(seed)  # noqa: S311 - as above
+    children = spans - -(-spans // SPANS_A_TRACE)
+    given = seen = 0
+    out = []
+    parent = b""
+    for number in range(spans):
+        is_root = number % SPANS_A_TRACE == 0
+        span_id = chance.randbytes(8)
+        if is_root:
+            parent, has_identity = span_id, True
+        else:
+            seen += 1
+            has_identity = given < min(hits, children) * seen // children
+            given += has_identity
+        out.append(
+            Span(
+                trace_id=chance.randbytes(16),
+                span_id=span_id,
+                parent_span_id=b"" if is_root else parent,
+                name="ChatCompletion",
+                start_time_unix_nano=1_780_000_000_000_000_000,
+                end_time_unix_nano=1_780_000_000_900_000_000,
+                attributes=[
+                    *(
+                        _string(f"llm.attribute.{at}", _text(chance, 1 + value_bytes // 5)[:value_bytes])
+                        for at in range(attributes)
+                    ),
+                    *(_identity(chance) if has_identity else ()),
+                ],
+            )
+        )
+    scope = ScopeSpans(scope={"name": "bench"}, spans=out)
+    return ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[scope])]).SerializeToString()
+
+
+def _identity(chance: random.Random) -> list[KeyValue]:
+    return [
+        _string("neatlogs.end_user.id", f"u_{chance.randrange(10_000)}"),
+        _string("neatlogs.end_user.metadata", '{"plan":"pro","region":"eu"}'),
+        _string("neatlogs.end_user.source", "trace"),
+    ]
 
 
 def _string(key: str, text: str) -> KeyValue:

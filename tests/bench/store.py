@@ -27,9 +27,10 @@ from neatlogs_processor.store.files import open_writer, size_on_disk
 from neatlogs_processor.store.rows import read_request
 from neatlogs_processor.store.writing import Writing
 from tests.bench import store_questions
+from tests.bench.contestants import Contestant, cpu_seconds, start_processor
+from tests.bench.load import METHOD
 from tests.bench.payloads import Kind
 from tests.bench.store_traffic import BATCH, NOW, batches
-from tests.bench.wire import METHOD, Proxy, cpu_seconds, start_processor
 
 SEGMENTS = 20
 """A run is divided into so many pieces; the speed of the last one is compared with the fastest."""
@@ -133,7 +134,7 @@ def _chunks(bodies: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
         yield some
 
 
-async def _send(processor: Proxy, bodies: list[bytes]) -> tuple[float, float]:
+async def _send(processor: Contestant, bodies: list[bytes]) -> tuple[float, float]:
     """Return the processor's CPU-seconds and the seconds it took."""
     waiting = list(reversed(bodies))
     options = [("grpc.max_send_message_length", -1)]

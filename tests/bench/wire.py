@@ -1,128 +1,127 @@
-"""What a whole proxy costs: load, proxy and sink as separate processes on loopback, one proxy at a time, in turns."""
+"""What whole proxies cost: load generator, proxy and sink as separate processes, one proxy at a time, in turns."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
+from typing import Final
 
-import grpc.aio
+from tests.bench.contestants import NAMES, Contestant, start
+from tests.bench.load import Protocol, client, fresh_copies, on_the_wire, send_all
+from tests.bench.payloads import IDENTITIES, KINDS, Identity, Kind, request
 
-from tests.bench.payloads import Identity, Kind, request
+_LEAST_REQUESTS: Final = 32
 
-METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-ROOT = Path(__file__).parents[2]
-PROXIES = ("passthrough", "decode", "processor")
-ROUNDS = 5
-CONCURRENCY = 8
-LEAST_REQUESTS = 64
 
-Row = tuple[str, int, str, "dict[str, Proxy]"]
+@dataclass(frozen=True)
+class Shape:
+    """One way to use a proxy.
+
+    Attributes:
+        kind: LLM or service spans.
+        spans: A batch.
+        identity: Which spans carry it.
+        protocol: Over which client, proxy and sink speak.
+        concurrency: Requests at the same time.
+        compressed: Whether the client compresses; the proxy never does.
+    """
+
+    kind: Kind
+    spans: int
+    identity: Identity = "roots"
+    protocol: Protocol = "grpc"
+    concurrency: int = 8
+    compressed: bool = False
 
 
 @dataclass
-class Proxy:
-    """One proxy under test.
+class Figures:
+    """What one contestant did with one shape, a figure for each round.
 
     Attributes:
-        process: Its process.
-        port: Where it listens.
-        cpu: CPU-seconds a million spans, of each round.
-        rate: Spans a second, of each round.
+        cpu: CPU-seconds a million spans.
+        rate: Spans a second.
+        memory: Resident bytes after the last round.
     """
 
-    process: subprocess.Popen[str]
-    port: int
     cpu: list[float] = field(default_factory=list)
     rate: list[float] = field(default_factory=list)
+    memory: float = 0.0
 
 
-def run(shapes: list[tuple[Kind, int, Identity]], *, spans_a_round: int) -> Iterator[Row]:
-    """Measure every proxy on every shape; a sink and the proxies are started anew for each shape."""
-    for kind, spans, identity in shapes:
+def usual_shapes() -> list[Shape]:
+    """Both payloads in both sizes, and for one small and one large of them every other dimension in turn."""
+    shapes = [Shape(kind, spans) for kind in KINDS for spans in (16, 512)]
+    for kind, spans in (("llm", 512), ("service", 16)):
+        shapes += [Shape(kind, spans, identity=identity) for identity in IDENTITIES if identity != "roots"]
+        shapes += [Shape(kind, spans, concurrency=concurrency) for concurrency in (1, 32)]
+        shapes += [Shape(kind, spans, compressed=True), Shape(kind, spans, protocol="http")]
+    return shapes
+
+
+def all_shapes() -> list[Shape]:
+    """Every combination."""
+    return [
+        Shape(kind, spans, identity, protocol, concurrency, compressed)
+        for protocol in ("grpc", "http")
+        for kind in KINDS
+        for spans in (16, 512)
+        for identity in IDENTITIES
+        for concurrency in (1, 8, 32)
+        for compressed in (False, True)
+    ]
+
+
+def run(
+    shapes: Sequence[Shape], *, rounds: int, spans_a_round: int, names: tuple[str, ...] = NAMES
+) -> Iterator[tuple[Shape, dict[str, Figures]]]:
+    """Measure every contestant on every shape. Sink and contestants live as long as shapes speak their protocol."""
+    for protocol in ("grpc", "http"):
+        wanted = [shape for shape in shapes if shape.protocol == protocol]
+        if not wanted:
+            continue
         with ExitStack() as stack:
-            sink = _start(stack, [sys.executable, "-m", "tests.bench.proxies", "sink"])
-            upstream = f"127.0.0.1:{sink.port}"
-            proxies = {
-                name: _start(stack, [sys.executable, "-m", "tests.bench.proxies", name, "--upstream", upstream])
-                for name in ("passthrough", "decode")
-            }
-            proxies["processor"] = start_processor(stack, ["--upstream-endpoint", upstream])
-            body = request(kind, spans, identity)
-            requests = max(LEAST_REQUESTS, spans_a_round // spans)
-            for turn in range(ROUNDS + 1):
-                for proxy in proxies.values():
-                    cpu, seconds = asyncio.run(_load(proxy, body, requests))
-                    if turn:
-                        proxy.cpu.append(cpu / (requests * spans) * 1e6)
-                        proxy.rate.append(requests * spans / seconds)
-        yield kind, spans, identity, proxies
+            contestants = start(stack, protocol, names)
+            for shape in wanted:
+                yield shape, _measure(contestants, shape, rounds, spans_a_round)
 
 
-def middle(figures: list[float]) -> float:
+def middle(figures: Sequence[float]) -> float:
     """The median."""
     return median(figures)
 
 
-async def _load(proxy: Proxy, body: bytes, requests: int) -> tuple[float, float]:
-    """Send `body` so many times, `CONCURRENCY` at once. Returns the proxy's CPU-seconds and the seconds it took."""
-    left = requests
-    options = [("grpc.max_send_message_length", -1)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{proxy.port}", options=options) as channel:
-        export = channel.unary_unary(METHOD)
-        await export(body)
-
-        async def send() -> None:
-            nonlocal left
-            while left > 0:
-                left -= 1
-                await export(body)
-
-        before = cpu_seconds(proxy.process.pid)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await asyncio.gather(*(send() for _ in range(CONCURRENCY)))
-        return cpu_seconds(proxy.process.pid) - before, loop.time() - began
+def _measure(contestants: list[Contestant], shape: Shape, rounds: int, spans_a_round: int) -> dict[str, Figures]:
+    body = request(shape.kind, shape.spans, shape.identity)
+    count = max(_LEAST_REQUESTS, spans_a_round // shape.spans)
+    spans = count * shape.spans
+    figures = {contestant.name: Figures() for contestant in contestants}
+    for turn in range(rounds + 1):
+        for contestant in contestants:
+            bodies = on_the_wire(fresh_copies(body, count), shape.protocol, compressed=shape.compressed)
+            cpu, seconds = asyncio.run(_round(contestant, shape, bodies))
+            # The first round warms up.
+            if turn:
+                figures[contestant.name].cpu.append(cpu / spans * 1e6)
+                figures[contestant.name].rate.append(spans / seconds)
+    for contestant in contestants:
+        figures[contestant.name].memory = contestant.resident_memory()
+    return figures
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time of all threads of a process, to the nanosecond where the kernel tells, else in its clock ticks."""
-    try:
-        threads = list(Path(f"/proc/{pid}/task").iterdir())
-        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
-    except OSError:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _start(stack: ExitStack, command: list[str]) -> Proxy:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    stack.callback(_stop, process)
-    assert process.stdout is not None
-    return Proxy(process, int(process.stdout.readline()))
-
-
-def start_processor(stack: ExitStack, flags: list[str]) -> Proxy:
-    """Start the processor with gRPC alone on a free port, until the stack is left."""
-    listeners = ["--grpc-listen", "127.0.0.1:0", "--http-listen", "none", "--admin-listen", "none"]
-    command = [sys.executable, "-m", "neatlogs_processor", *listeners, "--log-format", "json", *flags]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    stack.callback(_stop, process)
-    assert process.stderr is not None
-    for line in process.stderr:
-        marker = "OTLP/gRPC on 127.0.0.1:"
-        if marker in line:
-            port = line.partition(marker)[2].partition(",")[0].split()[0]
-            return Proxy(process, int("".join(digit for digit in port if digit.isdigit())))
-    raise RuntimeError("the processor did not start")
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    process.wait(10)
+async def _round(contestant: Contestant, shape: Shape, bodies: list[bytes]) -> tuple[float, float]:
+    """Send the bodies. Returns the proxy's CPU-seconds, and the seconds until all had been delivered."""
+    async with client(
+        shape.protocol, contestant.port, compressed=shape.compressed, connections=shape.concurrency
+    ) as send:
+        await send(bodies[0])
+        contestant.settle()
+        before = contestant.cpu_seconds()
+        began = time.perf_counter()
+        await send_all(send, bodies, concurrency=shape.concurrency)
+        contestant.settle()
+        return contestant.cpu_seconds() - before, time.perf_counter() - began

@@ -125,10 +125,7 @@ class Received:
     def spans(self) -> list[dict[str, Any]]:
         """Its spans."""
         return [
-            span
-            for group in self.body["resourceSpans"]
-            for scope in group["scopeSpans"]
-            for span in scope["spans"]
+            span for group in self.body["resourceSpans"] for scope in group["scopeSpans"] for span in scope["spans"]
         ]
 
 

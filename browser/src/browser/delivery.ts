@@ -196,7 +196,15 @@ export class Delivery {
     clearTimeout(timer);
     landed();
     this.#flights.delete(flight);
-    if (!flight.takenBack) this.#handle(parcels, outcome);
+    if (flight.takenBack) {
+      // Its traces wait again, or went another way.
+    } else if (this.#ended && keepalive && outcome.kind === "again" && outcome.unreachable) {
+      // Of a request that outlives its page the page does not hear any more: the browser goes on with it.
+      for (const parcel of parcels)
+        parcel.settle({ ok: false, trace_id: parcel.traceId, error: "the page ended before the answer" });
+    } else {
+      this.#handle(parcels, outcome);
+    }
     this.#next();
   }
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from starlette.routing import BaseRoute, Mount
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
 
 from neatlogs_processor.page.access import PageToken, read_token
 from neatlogs_processor.page.api import api_routes
@@ -13,13 +16,22 @@ from neatlogs_processor.query.reader import TraceReader
 from neatlogs_processor.reloading import Reloading
 from neatlogs_processor.settings import Settings
 
+_NO_PAGE: Final = (
+    "There is no traces page here, because this processor keeps no traces. Start it with --store PATH (beside an"
+    " upstream, too) to keep them.\n"
+)
 
-def page_routes(settings: Settings, reader: TraceReader) -> Sequence[BaseRoute]:
+
+def page_routes(settings: Settings, reader: TraceReader | None) -> Sequence[BaseRoute]:
     """Return the routes of the page over a store; they take what no other route of the port takes.
+
+    Without a store those who look for the page are told why it is not there.
 
     Raises:
         ConfigError: The file of the page's token cannot be used.
     """
+    if reader is None:
+        return [Route(path, _no_page) for path in ("/", "/traces", "/sessions", "/users", "/coverage")]
     token = None
     path = settings.page_token_file
     if path is not None:
@@ -34,3 +46,7 @@ def page_routes(settings: Settings, reader: TraceReader) -> Sequence[BaseRoute]:
         ),
     )
     return [Mount("/", app=page(reader, options, api=api_routes(reader, root_path=settings.root_path)))]
+
+
+def _no_page(_: Request) -> Response:
+    return PlainTextResponse(_NO_PAGE, status_code=404)

@@ -132,10 +132,9 @@ class Service:
             )
 
     def _page(self) -> Sequence[BaseRoute]:
-        """Return the routes of the traces page, where there is a store to show."""
-        if self.store_path is None:
-            return ()
-        self._reader = SqliteReader(self.store_path)
+        """Return the routes of the traces page, which shows a store where there is one."""
+        if self.store_path is not None:
+            self._reader = SqliteReader(self.store_path)
         return page_routes(self._settings, self._reader)
 
     def _destinations(self) -> dict[Signal, Sender]:

@@ -13,6 +13,7 @@ from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.page.access import SESSION_SECONDS, Attempts, PageToken, host_allowed, read_token
 from neatlogs_processor.settings import check_together, load
 from support.page import MadeTrace, PageUnderTest, page_under_test
+from support.processor_process import processor_process
 
 TOKEN = "a-token-that-is-hard-to-guess"
 
@@ -164,6 +165,18 @@ def test_answers_allow_nothing_from_elsewhere(client: httpx.Client) -> None:
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["cache-control"] == "no-store"
         assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", answer.text)
+
+
+def test_without_a_store_the_page_says_why_it_is_not_there() -> None:
+    """A processor that keeps no traces answers 404 where the page would be, and names the flag."""
+    flags = ("--console", "--store", "none", "--admin-listen", "127.0.0.1:0")
+    with processor_process(*flags) as processor:
+        found = re.search(r"admin on (127\.0\.0\.1:\d+)", processor.log)
+        assert found
+        for path in ("/", "/traces", "/users"):
+            answer = httpx.get(f"http://{found[1]}{path}", timeout=30)
+            assert answer.status_code == 404
+            assert "--store PATH" in answer.text
 
 
 def test_wrong_tokens_are_bounded() -> None:

@@ -15,9 +15,13 @@ from support.web_pages import KEY, Receiver, stored_trace
 OpenTab = Callable[..., Page]
 
 # What a page is told after its end can be seen by its successor only if it writes it down.
-_REMEMBER = """(endpoint) => { window.nl = new Neatlogs({ endpoint, apiKey: 'nlw_key_of_it', endUser: 'u_1', onError: (error) => {
-    localStorage.setItem('told', JSON.stringify([...JSON.parse(localStorage.told ?? '[]'),
-      [error.reason, error.message, error.spansLost]])); } }); }"""
+_REMEMBER = """(endpoint) => {
+  const onError = (error) => {
+    const told = JSON.parse(localStorage.told ?? '[]');
+    localStorage.told = JSON.stringify([...told, [error.reason, error.message, error.spansLost]]);
+  };
+  window.nl = new Neatlogs({ endpoint, apiKey: 'nlw_key_of_it', endUser: 'u_1', onError });
+}"""
 _KEEPALIVE_BUDGET = 64 * 1024
 
 

@@ -179,7 +179,7 @@ def _forget(given: argparse.Namespace) -> Callable[[Loaded], int]:
         with Forgetting(path, end_user) as forgetting:
             if not given.yes:
                 print(f"{_sum(forgetting.found())} of {name} will be deleted from {path}, for good.")
-                if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+                if not _agrees("Go on? [y/N] "):
                     print("nothing was deleted")
                     return 1
             erased = forgetting.erase()
@@ -189,6 +189,14 @@ def _forget(given: argparse.Namespace) -> Callable[[Loaded], int]:
         return 0
 
     return run
+
+
+def _agrees(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 def _sum(found: Found) -> str:

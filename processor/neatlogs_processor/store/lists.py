@@ -23,6 +23,7 @@ from neatlogs_processor.query.view import ALL_TIME, Tab, View
 from neatlogs_processor.store.selecting import (
     GROUP_COLUMN,
     conjunction,
+    narrowed,
     order_of,
     read_cursor,
     select,
@@ -54,7 +55,7 @@ def traces(connection: sqlite3.Connection, view: View, now: int) -> Page[TraceRo
     order, place = order_of(view), read_cursor(view)
     condition = traces_of(view, now)
     if place is not None:
-        condition = conjunction([condition, order.after(*place)])
+        condition = conjunction([traces_of(narrowed(view, now, place), now), order.after(*place)])
     found = connection.execute(
         f"SELECT {_TRACE_COLUMNS}, {order.expression} FROM traces AS t WHERE {condition.sql}"
         f" ORDER BY {order.by()} LIMIT ?",
@@ -260,7 +261,8 @@ def newer(connection: sqlite3.Connection, view: View, now: int, than: str) -> in
     place = _place(connection, view, than)
     if place is None:
         return 0
-    condition = conjunction([traces_of(view, now), order_of(view).after(*place, backwards=True)])
+    before = traces_of(narrowed(view, now, place, backwards=True), now)
+    condition = conjunction([before, order_of(view).after(*place, backwards=True)])
     row = connection.execute(
         f"SELECT count(*) FROM (SELECT 1 FROM traces AS t WHERE {condition.sql} LIMIT ?)",
         (*condition.parameters, NEWER_LIMIT),
@@ -276,7 +278,8 @@ def neighbours(connection: sqlite3.Connection, view: View, trace_id: str, now: i
     order = order_of(view)
 
     def beside(*, backwards: bool) -> str | None:
-        condition = conjunction([traces_of(view, now), order.after(*place, backwards=backwards)])
+        selected = traces_of(narrowed(view, now, place, backwards=backwards), now)
+        condition = conjunction([selected, order.after(*place, backwards=backwards)])
         row = connection.execute(
             f"SELECT t.trace_id FROM traces AS t WHERE {condition.sql}"
             f" ORDER BY {order.by(backwards=backwards)} LIMIT 1",

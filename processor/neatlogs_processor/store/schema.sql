@@ -46,7 +46,7 @@ CREATE TABLE traces (
 -- These cover what is added up over many traces: the head of the list, the histogram, coverage; end users; sessions.
 -- A row of `traces` is ten times as large, and where most of them have to be looked at, that is what takes the time.
 CREATE INDEX traces_by_start
-    ON traces (start, end_user_folded, end_user, session, spans, errors, tokens, head_rank, service);
+    ON traces (start, "end", end_user_folded, end_user, session, spans, errors, tokens, head_rank, service);
 CREATE INDEX traces_by_end_user ON traces (end_user, start, "end", spans, errors, tokens, session)
     WHERE end_user IS NOT NULL;
 -- Finds the latest metadata of an end user, however many traces without any lie after it.

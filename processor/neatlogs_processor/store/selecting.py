@@ -9,13 +9,14 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from neatlogs_processor.query.conditions import Condition, of_group, of_trace
 from neatlogs_processor.query.errors import QueryError
-from neatlogs_processor.query.view import Tab, View
+from neatlogs_processor.query.view import Period, Tab, View
 
+_LATEST: Final = 2**63 - 1
 GROUP_COLUMN: Final = {Tab.SESSIONS: "t.session", Tab.USERS: "t.end_user"}
 
 _ORDERS: Final[dict[Tab, dict[str, str]]] = {
@@ -115,6 +116,23 @@ class Order:
 def order_of(view: View) -> Order:
     """Return the order of the view's list."""
     return Order(_ORDERS[view.tab][view.order.key], _TIES[view.tab], view.order.descending)
+
+
+def narrowed(view: View, now: int, place: tuple[Any, Any], *, backwards: bool = False) -> View:
+    """Return the view for the rows behind (backwards: before) a place, where its period can end or begin there.
+
+    It leaves out nothing that `Order.after` would not: SQLite looks up one bound of a kind, and for a page far down in
+    the list that has to be the place and not the end of the period.
+    """
+    start = place[0]
+    if view.order.key != "start" or not isinstance(start, int) or not 0 <= start < _LATEST:
+        return view
+    low, high = view.period.bounds(now)
+    if view.order.descending != backwards:
+        high = min(high, start + 1)
+    else:
+        low = max(low, start)
+    return replace(view, period=Period(start=low, end=high))
 
 
 def write_cursor(view: View, value: Any, tie: Any) -> str:

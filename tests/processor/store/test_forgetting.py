@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pty
 import sqlite3
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -219,6 +223,38 @@ async def test_a_mistake_deletes_nothing(tmp_path: Path, arguments: Iterable[str
     assert (finished.code, finished.stdout) == (2, "")
     assert says in finished.stderr
     assert len(tables(path)["traces"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "says"),
+    [
+        (b"y\n", 0, "deleted; the store was written anew"),
+        (b"YES\n", 0, "deleted; the store was written anew"),
+        (b"n\n", 1, "nothing was deleted"),
+        (b"\n", 1, "nothing was deleted"),
+        (b"\x04", 1, "nothing was deleted"),
+    ],
+)
+def test_at_a_terminal_it_asks(tmp_path: Path, answer: bytes, code: int, says: str) -> None:
+    """It says how much will be deleted and of whom, and goes on only where somebody says yes."""
+    path = tmp_path / "traces.db"
+    write(path, people())
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "neatlogs_processor", "store", "forget", "--end-user", PERSON]
+    try:
+        with subprocess.Popen(
+            [*command, "--store", str(path)], stdin=theirs, stdout=subprocess.PIPE, text=True
+        ) as asked:
+            os.write(terminal, answer)
+            assert asked.stdout is not None
+            out = asked.stdout.read()
+            assert asked.wait(60) == code
+    finally:
+        os.close(terminal)
+        os.close(theirs)
+    assert f"10 traces with 30 spans of {PERSON} will be deleted from {path}, for good." in out
+    assert says in out
+    assert (PERSON.encode() in everything(path)) == bool(code)
 
 
 async def test_what_waits_in_a_queue_is_mentioned(tmp_path: Path) -> None:

@@ -138,7 +138,8 @@ export function encodeTags(value: unknown): string | undefined {
 /**
  * The string that an identity attribute on a root span or a resource stands for, as the processor reads it.
  *
- * A string stands for itself, an integer id for its decimal digits, an object as metadata for its JSON.
+ * A string stands for itself, an integer id for its decimal digits. (Attributes of the SDK for JavaScript cannot be
+ * objects, as they can elsewhere.)
  *
  * @returns `undefined` where the value is of no use.
  */
@@ -146,9 +147,6 @@ export function textOf(key: string, value: unknown): string | undefined {
   if (typeof value === "string") return value;
   // What is an integer here is what the exporters write as one.
   if (key === END_USER_ID && Number.isInteger(value)) return BigInt(value as number).toString();
-  if (key === END_USER_METADATA && Object.prototype.toString.call(value) === "[object Object]") {
-    return encodeJson(value);
-  }
   return undefined;
 }
 

@@ -1,0 +1,79 @@
+"""The TypeScript package in `browser/`, built, and its programs."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "browser"
+PROGRAMS = PACKAGE / "test" / "programs"
+
+
+class NodeMissingError(Exception):
+    """The package cannot be built here; the message says what to do."""
+
+
+@functools.cache
+def built_package() -> str:
+    """Build the package, unless it is built from these very sources.
+
+    Returns:
+        The program that runs Node.
+
+    Raises:
+        NodeMissingError: There is no Node here, or the packages that the build needs cannot be installed.
+    """
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        raise NodeMissingError("Node and npm are not installed: apt-get install -y nodejs npm")
+    cache = PACKAGE.parent / ".cache"
+    cache.mkdir(exist_ok=True)
+    with (cache / "browser.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (PACKAGE / "node_modules" / ".package-lock.json").exists():
+            done = subprocess.run(
+                [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+                cwd=PACKAGE, capture_output=True, text=True, timeout=500, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                raise NodeMissingError(f"npm could not install the packages of browser/: {done.stderr[-300:]}")
+        stamp, wanted = PACKAGE / "dist" / ".sources", _fingerprint()
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+            done = subprocess.run(
+                [node, "scripts/build.mjs"], cwd=PACKAGE, capture_output=True, text=True, timeout=300, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            stamp.write_text(wanted, encoding="utf-8")
+    return node
+
+
+def run_node_program(name: str, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
+    """Run a program of `browser/test/programs` until it ends by itself; returns what it printed.
+
+    It starts without any `OTEL_*` or `NEATLOGS_*` variable but the given ones.
+    """
+    done = subprocess.run(
+        [built_package(), str(PROGRAMS / name), *arguments],
+        env=clean_environment() | dict(variables or {}),
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without the settings of whoever runs the tests."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "NEATLOGS_"))}
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    for path in sorted([*PACKAGE.glob("src/**/*.ts"), PACKAGE / "tsconfig.build.json", PACKAGE / "package-lock.json"]):
+        digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

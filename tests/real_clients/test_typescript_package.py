@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-import neatlogs_otel as neatlogs
 from support.otlp_sink import OtlpSink, attributes
+from support.page import page_under_test
 from support.processor_process import processor_process
-from support.typescript_package import NodeMissingError, built_package, run_node_program
+from support.typescript_package import (
+    NodeMissingError,
+    built_package,
+    clean_environment,
+    node_service,
+    run_node_program,
+)
 
 # The first test of a new machine installs packages.
 pytestmark = pytest.mark.timeout(600)
 
+CALLER = Path(__file__).parent / "programs" / "calls_a_service.py"
 ID, METADATA, SOURCE = "neatlogs.end_user.id", "neatlogs.end_user.metadata", "neatlogs.end_user.source"
 
 
@@ -53,3 +64,68 @@ def test_identity_arrives_on_roots_alone(protocol: str) -> None:
     search = next(span for span in children if span.name == "search")
     assert attributes(search)["openinference.span.kind"] == "TOOL"
     assert attributes(search)["input.value"] in ("and now?", "who?", "here?")
+
+
+def call_from_python(endpoint: str, url: str, user: str) -> str:
+    """Call a service inside a trace that Python opened for an end user; returns what Python logged."""
+    done = subprocess.run(
+        [sys.executable, str(CALLER), endpoint, url, user],
+        env=clean_environment(), capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def get(url: str) -> Any:
+    with urlopen(url, timeout=30) as response:  # noqa: S310 - a service of the test
+        return response.read().decode()
+
+
+def test_concurrent_requests_of_an_instrumented_server() -> None:
+    """Under OpenTelemetry's HTTP instrumentation each of many requests at once names its own user on its own root."""
+    with OtlpSink() as sink, processor_process("--upstream-endpoint", sink.grpc_endpoint) as processor:
+        with node_service(processor.endpoint) as url, ThreadPoolExecutor(16) as pool:
+            users = [f"u_{at}" for at in range(60)]
+            # Every third is named by setEndUser() in a timer, the others by trace().
+            urls = [f"{url}/?user={user}" + ("&late" if at % 3 == 0 else "") for at, user in enumerate(users)]
+            assert set(pool.map(get, urls)) == {"served"}
+        spans = sink.wait_for_spans(60 + 40)
+    roots = [span for span in spans if not span.parent_span_id]
+    served = {str(attributes(root)["url.query"]).partition("&")[0].removeprefix("user="): root for root in roots}
+    assert {user: identity(root)[ID] for user, root in served.items()} == {user: user for user in users}
+    assert all(not identity(span) for span in spans if span.parent_span_id)
+
+
+def test_one_trace_of_python_and_node() -> None:
+    """A trace that Python began and Node continued has the end user of its root; the claim of the Node part is ignored."""
+    with OtlpSink() as sink, processor_process("--upstream-endpoint", sink.grpc_endpoint) as processor:
+        with node_service(processor.endpoint) as url:
+            call_from_python(processor.endpoint, f"{url}/?user=mallory", "alice")
+        spans = {span.name: span for span in sink.wait_for_spans(3)}
+    assert len({span.trace_id for span in spans.values()}) == 1
+    assert identity(spans["checkout"]) == {ID: "alice", METADATA: '{"via":"python"}', SOURCE: "trace"}
+    assert identity(spans["GET"]) == identity(spans["answer"]) == {}
+    assert spans["GET"].parent_span_id == spans["checkout"].span_id
+    assert spans["answer"].parent_span_id == spans["GET"].span_id
+
+
+def test_an_entry_span_of_node() -> None:
+    """With roots="entry" on both sides, a Node service names the end user of a trace that somebody else began."""
+    flags = ("--roots", "entry", "--entry-services", "node-service")
+    with OtlpSink() as sink, processor_process("--upstream-endpoint", sink.grpc_endpoint, *flags) as processor:
+        with node_service(processor.endpoint, "entry") as url:
+            call_from_python(processor.endpoint, f"{url}/?user=bob", "forged")
+        spans = {span.name: span for span in sink.wait_for_spans(3)}
+    assert identity(spans["GET"]) == {ID: "bob", METADATA: '{"via":"node"}', SOURCE: "trace"}
+    assert identity(spans["answer"]) == {}
+
+
+def test_both_languages_meet_on_the_page() -> None:
+    """Traces of a Python program and of a Node program stand under one end user on the page."""
+    with page_under_test() as page:
+        with node_service(page.processor.endpoint) as url:
+            assert get(f"{url}/?user=u_812") == "served"
+            call_from_python(page.processor.endpoint, f"{url}/", "u_812")
+        # A store that stands alone acknowledges after it has committed, and both programs have ended.
+        (row,) = json.loads(get(f"{page.url.removesuffix('/traces')}/api/users"))["rows"]
+    assert (row["end_user"], row["traces"]) == ("u_812", 2)

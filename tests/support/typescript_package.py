@@ -8,7 +8,8 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "browser"
@@ -65,6 +66,29 @@ def run_node_program(name: str, *arguments: str, variables: Mapping[str, str] | 
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+@contextmanager
+def node_service(*arguments: str) -> Iterator[str]:
+    """Run the program `service.mjs` until the block ends, and demand that it ends well; yields its URL."""
+    process = subprocess.Popen(
+        [built_package(), str(PROGRAMS / "service.mjs"), *arguments],
+        env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        port = process.stdout.readline().strip()
+        assert port.isdigit(), "the service did not start"
+        yield f"http://127.0.0.1:{port}"
+        process.stdin.close()
+        assert process.wait(60) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        process.stdin.close()
+        process.stdout.close()
 
 
 def clean_environment() -> dict[str, str]:

@@ -97,7 +97,7 @@ def test_concurrent_requests_of_an_instrumented_server() -> None:
 
 
 def test_one_trace_of_python_and_node() -> None:
-    """A trace that Python began and Node continued has the end user of its root; the claim of the Node part is ignored."""
+    """A trace that Python began and Node continued has the end user of its root, whatever the Node part claims."""
     with OtlpSink() as sink, processor_process("--upstream-endpoint", sink.grpc_endpoint) as processor:
         with node_service(processor.endpoint) as url:
             call_from_python(processor.endpoint, f"{url}/?user=mallory", "alice")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from support.page import PageUnderTest, chromium, page_under_test, running_browser, usual_traces
 
@@ -39,12 +39,18 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def profile(browser: Browser, site: PageUnderTest) -> Iterator[BrowserContext]:
+    """A fresh profile of the browser; making one takes longer than most tests."""
+    with browser.new_context(base_url=site.url, viewport={"width": 1280, "height": 900}) as context:
+        context.set_default_timeout(20_000)
+        yield context
+
+
 @pytest.fixture
-def tab(browser: Browser, site: PageUnderTest) -> Iterator[Page]:
+def tab(profile: BrowserContext, site: PageUnderTest) -> Iterator[Page]:
     """A fresh tab, in which nothing may go wrong and from which nothing may leave the machine."""
-    context = browser.new_context(base_url=site.url, viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(20_000)
-    page = context.new_page()
+    page = profile.new_page()
     troubles: list[str] = []
     # Chromium says "Failed to load resource" for each answer that is an error, which a test may have asked for.
     page.on(
@@ -59,5 +65,7 @@ def tab(browser: Browser, site: PageUnderTest) -> Iterator[Page]:
     page.on("request", lambda asked: None if asked.url.startswith(site.url) else troubles.append(asked.url))
     page.on("dialog", lambda dialog: troubles.append(dialog.message))
     yield page
-    context.close()
+    if page.url.startswith(site.url):
+        page.evaluate("localStorage.clear()")
+    page.close()
     assert troubles == []

@@ -206,12 +206,13 @@ def test_an_empty_list_says_which_filter_is_the_reason(tab: Page) -> None:
 
 
 def test_new_traces_do_not_move_what_is_read(tab: Page, site: PageUnderTest) -> None:
-    """A trace that arrives is announced; the rows change when the reader asks for it."""
+    """A trace that arrives is announced, at once to who comes back to the tab; the rows change when one asks for it."""
     tab.goto("/traces?filter=workflow+is+live")
     expect(tab.locator(".empty")).to_be_visible()
     site.send(MadeTrace(101, 60, workflow="live").root("one", "zoe"))
     expect(tab.locator("td.user")).to_have_count(1)
     site.send(MadeTrace(102, 30, workflow="live").root("two", "yan"))
+    tab.evaluate("document.dispatchEvent(new Event('visibilitychange', {bubbles: true}))")
     expect(tab.locator(".newer")).to_contain_text("1 new trace")
     assert shown_users(tab) == ["zoe"]
     tab.locator(".newer").click()

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from starlette.routing import BaseRoute
 
@@ -47,6 +48,9 @@ from neatlogs_processor.tls import grpc_server_credentials, server_context
 
 # Jitter spreads load; nothing depends on it being unpredictable.
 _chance = random.random
+
+_LAST_SECONDS: Final = 10.0
+"""After the shutdown's own time, before what does not end is left behind."""
 
 
 @dataclass(frozen=True)
@@ -282,9 +286,16 @@ async def run(settings: Settings) -> None:
     try:
         _welcome(settings, await service.start(), service.store_path)
         await stopping.wait()
+        loop.call_later(settings.shutdown_timeout + _LAST_SECONDS, _leave)
     finally:
         await service.stop()
     logger.info("stopped; %s", service.telemetry.summary())
+
+
+def _leave() -> None:
+    """End the process although something in it does not: a thread cannot be broken off."""
+    logger.error("something does not end; leaving now: what it worked on was not acknowledged")
+    os._exit(1)
 
 
 def _welcome(settings: Settings, listening: Listening, store: Path | None) -> None:

@@ -229,6 +229,20 @@ async def nearly_otlp(target: Target) -> None:
             )
 
 
+async def crumbs(target: Target) -> None:
+    """Bodies of nothing but empty messages, a few kilobytes when compressed: they take longest to walk."""
+    body = b"\x0a\x00" * 2**20
+    headers = {"content-type": "application/x-protobuf", "content-encoding": "gzip"}
+    async with httpx.AsyncClient(base_url=target.url("http"), timeout=60) as client:
+        await asyncio.gather(
+            *(
+                quietly(client.post("/v1/traces", content=gzip.compress(body), headers=headers))
+                for _ in range(target.times(4))
+            ),
+            *(call(target, body, compression=grpc.Compression.Gzip) for _ in range(target.times(4))),
+        )
+
+
 async def streams(target: Target) -> None:
     """More streams than are allowed on one connection, and streams that are cancelled at once."""
     async with grpc.aio.insecure_channel(target.grpc) as channel:
@@ -288,6 +302,7 @@ ATTACKS: tuple[Callable[[Target], Awaitable[None]], ...] = (
     bombs,
     json,
     nearly_otlp,
+    crumbs,
     streams,
 )
 # Come back, by both protocols; and what a flood of connections leaves of one more: closed before it was accepted.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import re
 import signal
 import sys
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from support.processor import program, run, until
+from support.processor import LIMIT, program, run, until
 from support.spans import child, request, root
 from support.upstream import SERVICES, Reply, Upstream, export, refused
 
@@ -105,6 +108,24 @@ async def test_a_second_signal_ends_at_once(number: signal.Signals) -> None:
         await in_flight
         never.set()
     assert finished.code == 128 + number
+
+
+async def test_a_request_that_cannot_be_broken_off_does_not_keep_it() -> None:
+    """What still works ten seconds after the shutdown limit is left behind; a line says so, and the exit code is 1."""
+    crumbs = gzip.compress(b"\x0a\x00" * 2**24)
+    async with program("--console", *ANY_PORT, "--shutdown-timeout", "0s") as started:
+        address = await started.ready()
+        ports = re.findall(r"127\.0\.0\.1:\d+", await started.line("is ready"))
+        lost = asyncio.create_task(refused(address, crumbs))
+        async with httpx.AsyncClient(trust_env=False, timeout=LIMIT) as client:
+            while "requests_in_flight 1.0" not in (await client.get(f"http://{ports[2]}/metrics")).text:
+                await asyncio.sleep(0.05)
+        started.kill(signal.SIGTERM)
+        finished = await started.end()
+        error = await lost
+    assert finished.code == 1
+    assert "was not acknowledged" in finished.stderr.splitlines()[-1]
+    assert error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
 async def test_health_turns_not_serving_and_watchers_do_not_delay_the_end() -> None:

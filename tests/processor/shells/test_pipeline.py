@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from neatlogs_processor.core.policy import EndUserPolicy
@@ -30,12 +32,12 @@ class Accepting:
         return b""
 
 
-def pipeline(sender: Broken | Accepting, telemetry: Telemetry) -> Pipeline:
+def pipeline(sender: Broken | Accepting, telemetry: Telemetry, *, size: int = 1000, at_once: int = 1) -> Pipeline:
     return Pipeline(
         dict.fromkeys(Signal, sender),
         policy=EndUserPolicy(),
-        max_message_size=1000,
-        max_concurrent_requests=1,
+        max_message_size=size,
+        max_concurrent_requests=at_once,
         telemetry=telemetry,
         chance=lambda: 0.5,
     )
@@ -72,3 +74,35 @@ async def test_the_findings_travel_with_the_enforced_body() -> None:
     assert sent.body is body
     assert sent.enforced is not None
     assert sent.enforced.counts.roots_with_identity == 1
+
+
+CRUMBS = b"\x0a\x00" * 2**20
+"""Two bytes for each empty message: of all requests of its size the one that takes longest to walk."""
+
+
+async def test_a_request_that_takes_long_to_walk_holds_nobody_up() -> None:
+    """While the rule is applied to a large request, others are answered."""
+    accepting = Accepting()
+    both = pipeline(accepting, Telemetry(), size=len(CRUMBS), at_once=2)
+    long = asyncio.create_task(both.handle(Request(Signal.TRACES, CRUMBS)))
+    await asyncio.sleep(0)
+    await both.handle(Request(Signal.TRACES, request(root())))
+    assert not long.done()
+    await long
+    assert [len(sent.body) for sent in accepting.requests] == [len(request(root())), len(CRUMBS)]
+
+
+async def test_a_client_that_leaves_is_counted_until_its_request_is_let_go() -> None:
+    """Work that cannot be broken off keeps its place among the requests in flight, so that leaving buys no room."""
+    telemetry = Telemetry()
+    accepting = Accepting()
+    gone = asyncio.create_task(pipeline(accepting, telemetry, size=len(CRUMBS)).handle(Request(Signal.TRACES, CRUMBS)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        gone.cancel()
+    await asyncio.sleep(0)
+    assert telemetry.gauges.requests_in_flight.read() == 1
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert telemetry.gauges.requests_in_flight.read() == 0
+    assert accepting.requests == []

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from neatlogs_processor.query.view import View
     from neatlogs_processor.store.forgetting import Found
 
-_NAMES: Final = ("info", "prune", "export", "forget")
+NAMES: Final = ("info", "prune", "export", "forget")
+"""What stands behind `store`."""
 
 
 def store_command(argv: list[str], parser: type[argparse.ArgumentParser]) -> Callable[[Loaded], int]:
@@ -33,8 +34,20 @@ def store_command(argv: list[str], parser: type[argparse.ArgumentParser]) -> Cal
         ConfigError: There is no such command, or it is not written like this.
     """
     name = argv.pop(0) if argv and not argv[0].startswith("-") else ""
-    if name not in _NAMES:
+    if name not in NAMES:
         raise ConfigError(f"store {name or 'alone'} is no command; write store info, prune, export or forget")
+    own = parser_of(name, parser)
+    given, argv[:] = own.parse_known_args(argv)
+    if name == "prune":
+        # The same settings under shorter names, so that they are read and refused in the same words.
+        for flag, value in (("--store-max-age", given.max_age), ("--store-max-size", given.max_size)):
+            argv += [] if value is None else [flag, value]
+        return _prune
+    return {"info": _info, "export": _export, "forget": _forget}[name](given)
+
+
+def parser_of(name: str, parser: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Return the parser of the flags that one of `NAMES` has beside those of the processor."""
     own = parser(prog=f"store {name}", add_help=False, allow_abbrev=False)
     if name == "info":
         own.add_argument("--json", action="store_true")
@@ -49,13 +62,7 @@ def store_command(argv: list[str], parser: type[argparse.ArgumentParser]) -> Cal
     else:
         own.add_argument("--end-user", default="")
         own.add_argument("--yes", action="store_true")
-    given, argv[:] = own.parse_known_args(argv)
-    if name == "prune":
-        # The same settings under shorter names, so that they are read and refused in the same words.
-        for flag, value in (("--store-max-age", given.max_age), ("--store-max-size", given.max_size)):
-            argv += [] if value is None else [flag, value]
-        return _prune
-    return {"info": _info, "export": _export, "forget": _forget}[name](given)
+    return own
 
 
 class IgnoringClosedOutput:

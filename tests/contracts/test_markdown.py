@@ -14,6 +14,7 @@ import pytest
 import neatlogs_otel
 from neatlogs_processor.cli import build_parser
 from neatlogs_processor.settings import CONFIG_VARIABLE, ENV_PREFIX, entries
+from neatlogs_processor.store_command import NAMES, parser_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -39,6 +40,13 @@ def code(path: Path, *languages: str) -> Iterator[str]:
 def anchor(heading: str) -> str:
     """The anchor that a heading gets where Markdown is shown."""
     return re.sub(r"[^\w\- ]", "", heading.replace("`", "").strip().lower()).replace(" ", "-")
+
+
+def flags_of_command(words: list[str]) -> set[str]:
+    """The flags that a command has beside those of the processor."""
+    if words[:1] != ["store"] or words[1:2] == [] or words[1] not in NAMES:
+        return set()
+    return {flag for action in parser_of(words[1])._actions for flag in action.option_strings}
 
 
 @each_document
@@ -67,7 +75,7 @@ def test_commands_exist(path: Path) -> None:
         if "neatlogs-processor" in words:
             ours = words[words.index("neatlogs-processor") + 1 :]
             given = {word.partition("=")[0] for word in ours if word.startswith("--")}
-            assert given <= FLAGS, f"{path.name}: {line}"
+            assert given <= FLAGS | flags_of_command(ours), f"{path.name}: {line}"
 
 
 def shell(path: Path) -> list[str]:

@@ -157,6 +157,7 @@ export class Delivery {
   #next(): void {
     if (this.#ended) {
       this.leave("ended");
+      this.#tellIdle();
       return;
     }
     const busy = this.#pause !== undefined || this.#flights.size > 0;

@@ -69,16 +69,16 @@ export interface SpanInput {
 /** Called with the name of a field that cannot be used. */
 export type Unusable = (field: string) => void;
 
-const STATUS: Readonly<Record<string, number>> = {
-  ok: OK,
-  success: OK,
-  error: ERROR,
-  fail: ERROR,
-  failed: ERROR,
-  failure: ERROR,
-  unset: 0,
-  "": 0,
-};
+const STATUS: ReadonlyMap<string, number> = new Map([
+  ["ok", OK],
+  ["success", OK],
+  ["error", ERROR],
+  ["fail", ERROR],
+  ["failed", ERROR],
+  ["failure", ERROR],
+  ["unset", 0],
+  ["", 0],
+]);
 
 /** The attributes of a span, without its identity. */
 export function attributesOf(span: SpanInput, isRoot: boolean, unusable: Unusable): Attributes {
@@ -97,7 +97,7 @@ export function attributesOf(span: SpanInput, isRoot: boolean, unusable: Unusabl
     "gen_ai.evaluation.score.label": label(of(span.passed, "boolean", "passed", unusable)),
     "gen_ai.evaluation.score.value": of(span.score, "number", "score", unusable),
     metadata: present(span.metadata) ? encodeJson(span.metadata) : undefined,
-    ...(statusWord(span) === undefined ? { "neatlogs.status": of(span.status, "string", "status", unusable) } : {}),
+    "neatlogs.status": otherStatus(of(span.status, "string", "status", unusable)),
     ...(of(span.attributes, "object", "attributes", unusable) as Attributes | undefined),
   };
 }
@@ -105,7 +105,7 @@ export function attributesOf(span: SpanInput, isRoot: boolean, unusable: Unusabl
 /** The status of a span. */
 export function statusOf(span: SpanInput): { code?: number; message?: string } {
   if (present(span.error)) return { code: ERROR, message: content(span.error) };
-  const code = statusWord(span);
+  const code = typeof span.status === "string" ? codeOf(span.status) : 0;
   return code ? { code } : {};
 }
 
@@ -114,8 +114,8 @@ export function milliseconds(time: unknown, field: string, unusable: Unusable): 
   if (!present(time)) return undefined;
   const found = typeof time === "string" ? Date.parse(inUtc(time)) : Number(time);
   const isTime = typeof time === "string" || typeof time === "number" || time instanceof Date;
-  // Before 1970 OTLP has no time, and after 2554 its integers end.
-  if (isTime && found >= 0 && found < 1.8e13) return found;
+  // OTLP has no time before 1970, and stores have none after 2262.
+  if (isTime && found >= 0 && found < 9.2e12) return found;
   unusable(field);
   return undefined;
 }
@@ -205,13 +205,18 @@ function label(passed: boolean | undefined): string | undefined {
   return passed ? "pass" : "fail";
 }
 
-/** The code that the word stands for; 0 where there is no word, `undefined` where it is another one. */
-function statusWord(span: SpanInput): number | undefined {
-  return typeof span.status === "string" ? STATUS[span.status.trim().toLowerCase()] : 0;
+/** The code that a word stands for; `undefined` where it stands for none. */
+function codeOf(status: string): number | undefined {
+  return STATUS.get(status.trim().toLowerCase());
+}
+
+function otherStatus(status: string | undefined): string | undefined {
+  return status === undefined || codeOf(status) !== undefined ? undefined : status;
 }
 
 function inUtc(time: string): string {
-  return /T[\d:.]+$/.test(time) ? `${time}Z` : time;
+  const text = time.trim().replace(" ", "T");
+  return /T[\d:.]+$/.test(text) ? `${text}Z` : text;
 }
 
 function present<T>(value: T): value is NonNullable<T> {

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench bench-collector bench-shim bench-store torture demo screenshots check wheel-check clean
+.PHONY: help run test browser-test browser-lint lint bench bench-collector bench-shim bench-store torture demo screenshots check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,13 +31,34 @@ $(VENV)/.dev: $(VENV)/.python pyproject.toml
 run: $(VENV)/.run  ## Start the processor (ARGS="..." passes flags)
 	@exec $(BIN)/neatlogs-processor --console $(ARGS)
 
-test: $(VENV)/.dev  ## Run every test
+# The TypeScript package is tested where Node is. Where nothing may be skipped, its absence is a failure.
+NPM := $(shell command -v npm 2>/dev/null)
+WITHOUT_NODE = @echo "Skipped: the TypeScript package in browser/, because Node is not installed (apt-get install nodejs npm)." \
+	&& test -z "$$NEATLOGS_TESTS_NO_SKIP"
+
+browser/node_modules/.package-lock.json: browser/package-lock.json
+	@# Packages run no scripts of their own at installation: none of these needs one.
+	@cd browser && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+ifeq ($(NPM),)
+browser-test browser-lint:
+	$(WITHOUT_NODE)
+else
+browser-test: browser/node_modules/.package-lock.json  ## Build and test the TypeScript package
+	@cd browser && npm run --silent build && npm run --silent test
+
+browser-lint: browser/node_modules/.package-lock.json  ## Style and types of the TypeScript package
+	@cd browser && npm run --silent lint
+endif
+
+test: $(VENV)/.dev browser-test  ## Run every test
 	$(BIN)/python -m pytest --cov --cov-report=
 	@# The core is the rule: every line and branch of it is covered.
 	$(BIN)/coverage report --include='*/neatlogs_processor/core/*' --fail-under=100
 	@$(BIN)/coverage report --format=total | sed 's/^/Coverage of both packages, in percent: /'
 
-lint: $(VENV)/.dev  ## Style, types, import contracts
+lint: $(VENV)/.dev browser-lint  ## Style, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -82,4 +103,4 @@ screenshots: $(VENV)/.dev  ## Take the README's pictures of the traces page agai
 	@cd tests && ../$(BIN)/python -m support.screenshots
 
 clean:  ## Remove what the commands above made
-	rm -rf $(VENV) .peers .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist
+	rm -rf $(VENV) browser/node_modules browser/dist .peers .cache .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist

@@ -1,8 +1,8 @@
 // An HTTP service under OpenTelemetry's own instrumentation: node service.mjs ENDPOINT [trace|entry].
 // It prints its port, serves GET /?user=... until its standard input ends, and then sends what it has.
 import { createRequire } from "node:module";
-import { HttpInstrumentation } from "@opentelemetry/instrumentation-http";
 import { registerInstrumentations } from "@opentelemetry/instrumentation";
+import { HttpInstrumentation } from "@opentelemetry/instrumentation-http";
 import { init, setEndUser, shutdown, trace } from "neatlogs-otel";
 
 init({ endpoint: process.argv[2], workflowName: "node-service", roots: process.argv[3] ?? "trace" });

@@ -1,6 +1,7 @@
 // A multi-tenant program: node tenants.mjs ENDPOINT [grpc|http/protobuf]. It sends its traces there and ends by itself.
-import { identify, init, setEndUser, span, trace } from "neatlogs-otel";
+
 import { trace as traceApi } from "@opentelemetry/api";
+import { identify, init, setEndUser, span, trace } from "neatlogs-otel";
 
 init({
   endpoint: process.argv[2],
@@ -22,7 +23,12 @@ const search = span({ name: "search", kind: "TOOL", captureInput: true, captureO
 });
 
 const chat = span(
-  { name: "chat", kind: "WORKFLOW", endUserId: (request) => request.user.id, endUserMetadata: (request) => request.user },
+  {
+    name: "chat",
+    kind: "WORKFLOW",
+    endUserId: (request) => request.user.id,
+    endUserMetadata: (request) => request.user,
+  },
   async (request) => search(request.text),
 );
 
@@ -40,7 +46,9 @@ async function read(user) {
 }
 
 await Promise.all([
-  ...Array.from({ length: 20 }, (_, at) => chat({ text: "and now?", user: { id: `u_${at}`, plan: at % 2 ? "pro" : "free" } })),
+  ...Array.from({ length: 20 }, (_, at) =>
+    chat({ text: "and now?", user: { id: `u_${at}`, plan: at % 2 ? "pro" : "free" } }),
+  ),
   ...Array.from({ length: 5 }, (_, at) => read(`s_${at}`)),
   trace({ name: "late" }, async () => {
     await search("who?");

@@ -6,7 +6,7 @@ import * as keys from "../../src/identity/conventions.js";
 import { encodeSession, endUserFrom } from "../../src/identity/end-user.js";
 import { setProcessDefault } from "../../src/identity/process-default.js";
 import { identify, trace } from "../../src/node/index.js";
-import { CASES, type Scenario, valueOf } from "../support/cases.js";
+import { CASES, meaningOf, type Scenario } from "../support/cases.js";
 import { counts, type Recording, recorded, said, startUnused } from "../support/recording.js";
 import { Stage } from "../support/stage.js";
 
@@ -14,23 +14,23 @@ startUnused();
 
 describe("an id becomes the text that the data file says, or is refused", () => {
   test.each(CASES.ids)("$about", ({ value, text, refused }) => {
-    if (refused) expect(() => keys.encodeId(valueOf(value))).toThrow(keys.RefusedError);
-    else expect(keys.encodeId(valueOf(value))).toBe(valueOf(text) ?? undefined);
+    if (refused) expect(() => keys.encodeId(meaningOf(value))).toThrow(keys.RefusedError);
+    else expect(keys.encodeId(meaningOf(value))).toBe(meaningOf(text) ?? undefined);
   });
 });
 
 describe("metadata becomes the JSON that the data file says, to the byte, or is refused", () => {
   test.each(CASES.metadata)("$about", ({ value, json, bytes, refused }) => {
-    if (refused) expect(() => keys.encodeMetadata(valueOf(value))).toThrow(keys.RefusedError);
-    else if (bytes !== undefined) expect(Buffer.byteLength(keys.encodeMetadata(valueOf(value)) ?? "")).toBe(bytes);
-    else expect(keys.encodeMetadata(valueOf(value))).toBe(json ?? undefined);
+    if (refused) expect(() => keys.encodeMetadata(meaningOf(value))).toThrow(keys.RefusedError);
+    else if (bytes !== undefined) expect(Buffer.byteLength(keys.encodeMetadata(meaningOf(value)) ?? "")).toBe(bytes);
+    else expect(keys.encodeMetadata(meaningOf(value))).toBe(json ?? undefined);
   });
 });
 
 describe("tags become the text that the data file says, or are refused", () => {
   test.each(CASES.tags)("$about", ({ value, text, refused }) => {
-    if (refused) expect(() => keys.encodeTags(valueOf(value))).toThrow(keys.RefusedError);
-    else expect(keys.encodeTags(valueOf(value))).toBe(text ?? undefined);
+    if (refused) expect(() => keys.encodeTags(meaningOf(value))).toThrow(keys.RefusedError);
+    else expect(keys.encodeTags(meaningOf(value))).toBe(text ?? undefined);
   });
 });
 
@@ -90,7 +90,7 @@ async function play(scenario: Scenario, isAsync: boolean): Promise<void> {
     ...(scenario.value_length_limit ? { limits: { attributeValueLengthLimit: scenario.value_length_limit } } : {}),
     ...(scenario.resource ? { resource: scenario.resource } : {}),
   });
-  setDefault(valueOf(scenario.init ?? {}) as Record<string, unknown>);
+  setDefault(meaningOf(scenario.init ?? {}) as Record<string, unknown>);
   const stage = new Stage(recording, isAsync);
   const played = async () => stage.play(scenario.steps);
   if (scenario.throws !== undefined) await expect(played()).rejects.toThrow(scenario.throws);

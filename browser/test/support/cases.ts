@@ -43,11 +43,11 @@ export const DATA = new URL("../../../tests/data/", import.meta.url);
 export const CASES: Cases = JSON.parse(readFileSync(new URL("shim_cases.json", DATA), "utf-8"));
 
 /** The value that the data file means. What it writes as `null` is what JavaScript leaves undefined or null: both. */
-export function valueOf(written: unknown): unknown {
-  if (Array.isArray(written)) return written.map(valueOf);
+export function meaningOf(written: unknown): unknown {
+  if (Array.isArray(written)) return written.map(meaningOf);
   if (typeof written !== "object" || written === null) return written;
   if ("$" in written) return specialValue(written as Record<string, unknown>);
-  return Object.fromEntries(Object.entries(written).map(([key, value]) => [key, valueOf(value)]));
+  return Object.fromEntries(Object.entries(written).map(([key, value]) => [key, meaningOf(value)]));
 }
 
 function specialValue(written: Readonly<Record<string, unknown>>): unknown {
@@ -55,7 +55,7 @@ function specialValue(written: Readonly<Record<string, unknown>>): unknown {
     case "nan":
       return Number.NaN;
     case "integer":
-      return BigInt(String(valueOf(written.digits)));
+      return BigInt(String(meaningOf(written.digits)));
     case "repeat":
       return String(written.text).repeat(Number(written.times));
     case "lone surrogate":
@@ -66,13 +66,13 @@ function specialValue(written: Readonly<Record<string, unknown>>): unknown {
       return circle;
     }
     case "returns":
-      return () => valueOf(written.value);
+      return () => meaningOf(written.value);
     case "throws":
       return () => {
         throw new Error("as asked");
       };
     case "later":
-      return async () => valueOf(written.value);
+      return async () => meaningOf(written.value);
     default:
       throw new Error(`what is ${written.$}?`);
   }

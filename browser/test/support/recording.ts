@@ -33,7 +33,8 @@ export class Recording {
   readonly exporter = new InMemorySpanExporter();
 
   constructor(options: RecordingOptions = {}) {
-    const ours = options.ours === false ? [] : [new EndUserSpanProcessor(options.roots ? { roots: options.roots } : {})];
+    const ours =
+      options.ours === false ? [] : [new EndUserSpanProcessor(options.roots ? { roots: options.roots } : {})];
     this.provider = new NodeTracerProvider({
       resource: resourceFromAttributes(options.resource ?? {}),
       spanProcessors: [...ours, new SimpleSpanProcessor(this.exporter)],
@@ -57,7 +58,9 @@ export class Recording {
     const found = this.spans.filter((span) => span.name === name);
     const [first] = found;
     if (first === undefined || found.length > 1) {
-      throw new Error(`${found.length} spans are named ${name} among ${this.spans.map((span) => span.name).join(", ")}`);
+      throw new Error(
+        `${found.length} spans are named ${name} among ${this.spans.map((span) => span.name).join(", ")}`,
+      );
     }
     return first;
   }

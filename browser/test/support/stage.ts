@@ -11,7 +11,7 @@ import {
 } from "@opentelemetry/api";
 import { expect } from "vitest";
 import { currentEndUser, identify, setEndUser, span, trace } from "../../src/node/index.js";
-import { type Step, valueOf } from "./cases.js";
+import { meaningOf, type Step } from "./cases.js";
 import type { Recording } from "./recording.js";
 
 export class Stage {
@@ -42,7 +42,7 @@ export class Stage {
 
   #take(step: Step): unknown {
     const { inside = [], ...written } = step;
-    const given = valueOf(written) as Record<string, unknown>;
+    const given = meaningOf(written) as Record<string, unknown>;
     const work = () => this.play(inside);
     switch (Object.keys(step)[0]) {
       case "trace":

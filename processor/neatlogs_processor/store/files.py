@@ -43,10 +43,14 @@ def default_path(environ: Mapping[str, str], home: Callable[[], Path], platform:
     return data / "neatlogs" / "traces.db"
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+def open_writer(path: Path, *, patience: float = BUSY_SECONDS) -> sqlite3.Connection:
     """Open a store for writing; make it, and the directory around it, where it does not exist.
 
     Nobody but its user can read the file and what SQLite puts beside it. A directory that we make is as private.
+
+    Args:
+        path: The file.
+        patience: Seconds for which a transaction waits for another process that writes.
 
     Raises:
         ConfigError: It cannot be used: no permission, not a store, damaged, or written by a newer version.
@@ -54,7 +58,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < _LEAST_SQLITE:
         raise ConfigError(f"--store needs SQLite 3.37 or newer; this Python has {sqlite3.sqlite_version}")
     _make(path)
-    connection = _connect(path, "rw")
+    connection = _connect(path, "rw", patience)
     try:
         run = connection.execute
         if not run("PRAGMA page_count").fetchone()[0]:
@@ -93,7 +97,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """
     if not path.exists():
         raise ConfigError(f"--store: there is no store at {path}; the processor makes one when it runs with --store")
-    connection = _connect(path, "ro")
+    connection = _connect(path, "ro", BUSY_SECONDS)
     try:
         check(connection, path, at_least=VERSION)
         connection.execute(f"PRAGMA cache_size = {-CACHE_BYTES // 1024}")
@@ -165,11 +169,12 @@ def checkpoint(connection: sqlite3.Connection) -> None:
     Raises:
         sqlite3.Error: It did not happen: no room.
     """
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
     connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_MILLISECONDS}")
     try:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1000)}")
+        connection.execute(f"PRAGMA busy_timeout = {int(patience)}")
 
 
 def is_full(error: sqlite3.Error) -> bool:
@@ -213,13 +218,13 @@ def _not_writable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(f"--store: cannot write {path} ({error.strerror}); choose another path, or none")
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path, mode: str, patience: float) -> sqlite3.Connection:
     try:
         return sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}",
             uri=True,
             isolation_level=None,
-            timeout=BUSY_SECONDS,
+            timeout=patience,
             check_same_thread=False,
             cached_statements=1024,
         )

@@ -23,7 +23,7 @@ from neatlogs_processor.core.backoff import overload_delay
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.request import Request
 from neatlogs_processor.errors import StoreUnavailableError
-from neatlogs_processor.store.files import size_on_disk
+from neatlogs_processor.store.files import BUSY_SECONDS, size_on_disk
 from neatlogs_processor.store.retention import STEP_SPANS, Limits, Pruned
 from neatlogs_processor.store.writer import Outcome, Writer
 from neatlogs_processor.telemetry import Seldom, Telemetry, logger
@@ -59,6 +59,7 @@ class Store:
         chance: Returns a random number, 0 <= chance < 1.
         clock: Returns nanoseconds since the epoch.
         monotonic: Returns seconds; decides how long trouble is remembered.
+        patience: Seconds for which a request waits for another process that writes.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Store:
         chance: Callable[[], float],
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
+        patience: float = BUSY_SECONDS,
     ) -> None:
         self._path = path
         self._policy = policy
@@ -79,6 +81,7 @@ class Store:
         self._chance = chance
         self._clock = clock
         self._monotonic = monotonic
+        self._patience = patience
         self._seldom = Seldom(time.monotonic, again=_MINUTE)
         self._condition = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
@@ -100,6 +103,8 @@ class Store:
             policy=self._policy,
             limits=self._limits,
             clock=self._clock,
+            monotonic=self._monotonic,
+            patience=self._patience,
             unavailable=self._unavailable,
         )
         self._telemetry.gauges.store_bytes.read = lambda: size_on_disk(self._path)
@@ -113,6 +118,11 @@ class Store:
             return ""
         cause, when = self._refusal
         return cause if self._monotonic() - when < TROUBLE_SECONDS else ""
+
+    @property
+    def waiting(self) -> int:
+        """How many requests nobody has begun to write."""
+        return len(self._waiting)
 
     async def send(self, request: Request) -> bytes:
         """Keep the spans of a trace request, those that are there already excepted.

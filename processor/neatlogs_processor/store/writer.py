@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +50,8 @@ class Writer:
         policy: What the rule was told.
         limits: How much is kept.
         clock: Returns nanoseconds since the epoch.
+        monotonic: Returns seconds.
+        patience: Seconds for which a transaction waits for another process that writes.
         unavailable: Makes the error for a request that may be kept later, from the cause.
 
     Raises:
@@ -64,19 +65,23 @@ class Writer:
         policy: EndUserPolicy,
         limits: Limits,
         clock: Callable[[], int],
+        monotonic: Callable[[], float],
+        patience: float,
         unavailable: Callable[[str], StoreUnavailableError],
     ) -> None:
         self._path = path
         self._policy = policy
         self._limits = limits
         self._clock = clock
+        self._monotonic = monotonic
+        self._patience = patience
         self._unavailable = unavailable
         self._room = Room(path)
         self._connection = self._open()
         self._file = self._identity()
         self._writing = Writing(self._connection)
         self._room.keep_reserve()
-        self._log_tried = time.monotonic()
+        self._log_tried = self._monotonic()
 
     def close(self) -> None:
         """Close the file."""
@@ -120,18 +125,18 @@ class Writer:
         if pruned.traces:
             # Resources may have gone that are believed to be there.
             self._writing.forget_shared()
-        if self._room.log_bytes() > LOG_BYTES and time.monotonic() - self._log_tried >= _LOG_SECONDS:
+        if self._room.log_bytes() > LOG_BYTES and self._monotonic() - self._log_tried >= _LOG_SECONDS:
             self._checkpoint()
-            self._log_tried = time.monotonic()
+            self._log_tried = self._monotonic()
         return pruned
 
     def _open(self) -> sqlite3.Connection:
         try:
-            return open_writer(self._path)
+            return open_writer(self._path, patience=self._patience)
         except ConfigError:
             # On a full disk even opening needs room: for the log and its index.
             self._room.give_up_reserve()
-            return open_writer(self._path)
+            return open_writer(self._path, patience=self._patience)
 
     def _read(self, request: Request) -> Batch | Exception:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import os
 import pty
 import sqlite3
@@ -21,7 +23,7 @@ from neatlogs_processor.store.files import open_reader, open_writer
 from neatlogs_processor.store.forgetting import Forgetting, Found
 from neatlogs_processor.store.rows import read_request
 from neatlogs_processor.store.writing import Writing
-from support.processor import program, run
+from support.processor import program, run, until
 from support.spans import child, request, root
 from support.stored import NOW, Stored, write
 from support.upstream import export
@@ -200,6 +202,36 @@ async def test_beside_a_running_processor(tmp_path: Path) -> None:
     assert SECRET.encode() not in left
     assert PERSON.encode() not in everything(path)
     assert {row[1] for row in tables(path)["traces"]} == {b"\1" * 16, b"\3" * 16}
+    assert_sound(path)
+
+
+async def test_beside_a_processor_under_load(tmp_path: Path) -> None:
+    """While it is done, traces of others go on being acknowledged, and every one of them is there afterwards."""
+    path = tmp_path / "traces.db"
+    write(path, people(400))
+    acknowledged: list[bytes] = []
+    async with program(*FLAGS, "--store", str(path)) as started:
+        target = await started.ready()
+        done = asyncio.Event()
+
+        async def send(sender: int) -> None:
+            for number in itertools.count(1):
+                trace_id = bytes([sender]) + number.to_bytes(15, "big")
+                await export(target, request(root(trace_id=trace_id, neatlogs__end_user__id="bob")), timeout=60)
+                acknowledged.append(trace_id)
+                if done.is_set():
+                    return
+
+        senders = [asyncio.create_task(send(sender)) for sender in (1, 2, 3)]
+        await until(lambda: len(acknowledged) > 10)
+        finished = await run("store", "forget", "--end-user", PERSON, "--yes", "--store", str(path))
+        done.set()
+        await asyncio.gather(*senders)
+        left = everything(path)
+    assert (finished.code, finished.stderr) == (0, "")
+    assert PERSON.encode() not in left
+    assert set(acknowledged) <= {row[1] for row in tables(path)["traces"]}
+    assert len(tables(path)["traces"]) == 300 + len(acknowledged)
     assert_sound(path)
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from neatlogs_processor.service import Service
@@ -35,6 +36,14 @@ async def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert loop.time() < deadline, "the condition never came true"
         await asyncio.sleep(0.01)
+
+
+def peak_resident(pid: int) -> int:
+    """The most memory that a process has held so far, in bytes. Where there is no /proc, an error."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("the kernel does not say")
 
 
 @dataclass

@@ -14,7 +14,7 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 
 from neatlogs_processor.core.inflate import GZIP_MAGIC
-from support.processor import LIMIT, Running, program, running, until
+from support.processor import LIMIT, Running, peak_resident, program, running, until
 from support.spans import request, root
 from support.upstream import SERVICES, Reply, Upstream, export, refused
 
@@ -219,14 +219,6 @@ async def test_gzip_that_cannot_be_read_is_malformed(body: bytes) -> None:
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def resident(pid: int) -> int:
-    """The resident memory of a process, in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("the kernel does not say")
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
 async def test_memory_stays_flat_under_gzip_bombs() -> None:
     """Bombs over the limit, and bombs just under it that wait for an upstream, leave memory near the budget."""
@@ -241,9 +233,9 @@ async def test_memory_stays_flat_under_gzip_bombs() -> None:
     ):
         target = await processor.ready()
         await refused(target, b"\xff")
-        before = resident(processor.process.pid)
+        before = peak_resident(processor.process.pid)
         errors = await asyncio.gather(*(refused(target, bomb) for bomb in [over, under] * 40))
-        grown = resident(processor.process.pid) - before
+        grown = peak_resident(processor.process.pid) - before
         never.set()
         await export(target, under)
     assert {error.code() for error in errors} <= {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from neatlogs_processor.formats import ListenAddress
 from neatlogs_processor.page.access import PageToken, read_token
 from neatlogs_processor.page.api import api_routes
 from neatlogs_processor.page.app import PageOptions, page
@@ -22,10 +23,17 @@ _NO_PAGE: Final = (
 )
 
 
-def page_routes(settings: Settings, reader: TraceReader | None) -> Sequence[BaseRoute]:
+def page_routes(
+    settings: Settings, reader: TraceReader | None, *, receiving: Mapping[str, ListenAddress]
+) -> Sequence[BaseRoute]:
     """Return the routes of the page over a store; they take what no other route of the port takes.
 
     Without a store those who look for the page are told why it is not there.
+
+    Args:
+        settings: The settings.
+        reader: The store.
+        receiving: Where traces are received, by protocol; it may be filled later.
 
     Raises:
         ConfigError: The file of the page's token cannot be used.
@@ -36,14 +44,16 @@ def page_routes(settings: Settings, reader: TraceReader | None) -> Sequence[Base
     path = settings.page_token_file
     if path is not None:
         token = PageToken(Reloading([path], lambda: read_token(path)).get)
-    where = [("OTLP/gRPC", settings.grpc_listen), ("OTLP/HTTP", settings.http_listen)]
+    scheme = "http" if settings.tls_cert_file is None else "https"
+
+    def where() -> list[tuple[str, str]]:
+        return [(name, str(at) if at.path else f"{scheme}://{at}") for name, at in receiving.items()]
+
     options = PageOptions(
         root_path=settings.root_path,
         allowed_hosts=settings.allowed_hosts,
         token=token,
-        where=tuple(
-            (name, str(address) if address.path else f"http://{address}") for name, address in where if address
-        ),
+        where=where,
     )
     return [Mount("/", app=page(reader, options, api=api_routes(reader, root_path=settings.root_path)))]
 

@@ -124,6 +124,8 @@ class Service:
                 failed=telemetry.failed,
             )
         self._listening = False
+        # Where traces are received, with the real ports, once that is known.
+        self._receiving: dict[str, ListenAddress] = {}
         telemetry.gauges.bytes_in_flight.read = lambda: self._bytes_in_flight.held
         self._admin: AdminServer | None = None
         if settings.admin_listen is not None:
@@ -139,7 +141,7 @@ class Service:
         """Return the routes of the traces page, which shows a store where there is one."""
         if self.store_path is not None:
             self._reader = SqliteReader(self.store_path)
-        return page_routes(self._settings, self._reader)
+        return page_routes(self._settings, self._reader, receiving=self._receiving)
 
     def _destinations(self) -> dict[Signal, Sender]:
         settings = self._settings
@@ -210,9 +212,11 @@ class Service:
         if self._store is not None:
             self._store.start()
         grpc = await self._not_upstream("--grpc-listen", self._grpc.bind(settings.grpc_listen))
+        self._receiving["OTLP/gRPC"] = grpc
         http: ListenAddress | None = None
         if self._http is not None and settings.http_listen is not None:
             http = await self._not_upstream("--http-listen", self._http.bind(settings.http_listen))
+            self._receiving["OTLP/HTTP"] = http
             await self._http.start()
         admin: ListenAddress | None = None
         if self._admin is not None and settings.admin_listen is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
@@ -57,13 +57,13 @@ class PageOptions:
             understood whether the proxy removes it from requests or not.
         allowed_hosts: Names that it may be asked for under, see `access.host_allowed`.
         token: Asks for a token; `None` lets everybody in.
-        where: Where the processor receives: pairs of a name and an address, shown while the store is empty.
+        where: Returns where the processor receives: pairs of a name and an address, shown while the store is empty.
     """
 
     root_path: str = ""
     allowed_hosts: Sequence[str] = ()
     token: PageToken | None = None
-    where: tuple[tuple[str, str], ...] = field(default=())
+    where: Callable[[], Sequence[tuple[str, str]]] = tuple
 
 
 def page(
@@ -207,7 +207,9 @@ class _Entrance:
         return response
 
     def _form(self, target: str, problem: str = "", status: int = 200) -> Response:
-        return self._renderer.page("login.html", status=status, view=View(), target=target, problem=problem)
+        return self._renderer.page(
+            "login.html", status=status, view=View(), signing_in=True, target=target, problem=problem
+        )
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -19,16 +20,19 @@ BUCKETS = 60
 SPARK_BUCKETS = 24
 
 
+_Where = Callable[[], Sequence[tuple[str, str]]]
+
+
 class Lists:
     """Answers for the lists. Its methods block, as the reader does; Starlette runs them in threads.
 
     Args:
         reader: The store.
         renderer: The templates.
-        where: Where the processor receives, for a store that is still empty.
+        where: Returns where the processor receives, for a store that is still empty.
     """
 
-    def __init__(self, reader: TraceReader, renderer: Renderer, where: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, reader: TraceReader, renderer: Renderer, where: _Where) -> None:
         self._reader = reader
         self._renderer = renderer
         self._where = where
@@ -69,7 +73,7 @@ class Lists:
             return view
         now = self._renderer.clock()
         coverage = self._reader.coverage(view, now=now)
-        values: dict[str, Any] = {"coverage": coverage, "exclusions": (), "unused": False, "where": self._where}
+        values: dict[str, Any] = {"coverage": coverage, "exclusions": (), "unused": False, "where": self._where()}
         if not coverage.total.traces:
             values.update(self._why_empty(view, now))
         return self._renderer.page("coverage.html", view=view, now=now, chips=editing.chips(view), **values)
@@ -120,7 +124,7 @@ class Lists:
         empty: dict[str, Any] = {"exclusions": (), "unused": False}
         if not getattr(page, "rows", ()) and view.cursor is None:
             empty = self._why_empty(view, now)
-        values = {**values, **empty, "where": self._where, "page": page, "chips": editing.chips(view)}
+        values = {**values, **empty, "where": self._where(), "page": page, "chips": editing.chips(view)}
         return self._renderer.page(template, view=view, now=now, **values)
 
     def _why_empty(self, view: View, now: int) -> dict[str, Any]:

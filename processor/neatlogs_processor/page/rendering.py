@@ -186,6 +186,7 @@ class Renderer:
     def page(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """Return a rendered template as an answer."""
         values.setdefault("question", None)
+        values.setdefault("signing_in", False)
         # A session is opened within the filters of traces.
         values.setdefault("active", None)
         return HTMLResponse(self.text(template, **values), status_code=status)

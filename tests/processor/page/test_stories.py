@@ -205,6 +205,19 @@ def test_an_empty_list_says_which_filter_is_the_reason(tab: Page) -> None:
     assert shown_users(tab) == ["alice"] * 3
 
 
+def test_an_empty_store_says_where_to_send(tab: Page) -> None:
+    """Before the first trace the page names the addresses that the processor receives at, with their real ports."""
+    with page_under_test() as empty:
+        other = tab.context.new_page()
+        other.goto(f"{empty.url}/traces")
+        expect(other.locator(".empty")).to_contain_text("Waiting for the first trace")
+        expect(other.locator(".empty")).to_contain_text(empty.processor.endpoint)
+        expect(other.locator(".empty")).to_contain_text(empty.processor.http_endpoint)
+        empty.send(MadeTrace(1, 1).root("hello", "alice"))
+        expect(other.locator("td.user")).to_have_text("alice", timeout=20_000)
+        other.close()
+
+
 def test_new_traces_do_not_move_what_is_read(tab: Page, site: PageUnderTest) -> None:
     """A trace that arrives is announced, at once to who comes back to the tab; the rows change when one asks for it."""
     tab.goto("/traces?filter=workflow+is+live")
@@ -257,6 +270,7 @@ def test_signing_in(browser: Browser, tmp_path: Path) -> None:
         tab = context.new_page()
         tab.goto("/users?filter=end_user+is+alice")
         assert serious_violations(tab) == []
+        expect(tab.get_by_role("button", name="Sign out")).to_have_count(0)
         tab.get_by_label("Token").fill("a guess")
         tab.get_by_label("Token").press("Enter")
         expect(tab.get_by_role("alert")).to_contain_text("This is not the token.")

@@ -69,9 +69,16 @@ class Condition(NamedTuple):
 
 @dataclass(frozen=True)
 class Grouped:
-    """What a filter asks of a row that stands for many traces: of each trace, and of all together."""
+    """What a filter asks of a row that stands for many traces.
+
+    Attributes:
+        where: Of each trace; it is the same for all traces of a row.
+        any: Of at least one trace.
+        having: Of all together.
+    """
 
     where: Condition | None = None
+    any: Condition | None = None
     having: Condition | None = None
 
 
@@ -98,8 +105,9 @@ def of_group(filter_: Filter, tab: Tab) -> Grouped:
         exists = f"EXISTS (SELECT 1 FROM ({LATEST_METADATA}) AS latest WHERE {inner.sql})"  # noqa: S608  # names are ours
         return Grouped(having=Condition(exists if positive is None else f"NOT {exists}", inner.parameters))
     condition = _positive(filter_, positive or filter_.operator)
-    holds = 1 if positive is None else 0
-    return Grouped(having=Condition(f"max(coalesce({condition.sql}, 0)) = {holds}", condition.parameters))
+    if positive is None:
+        return Grouped(any=condition)
+    return Grouped(having=Condition(f"max(coalesce({condition.sql}, 0)) = 0", condition.parameters))
 
 
 LATEST_METADATA: Final = (

@@ -87,8 +87,15 @@ def select(view: View, now: int) -> Selection:
     if view.tab not in GROUP_COLUMN:
         return Selection(traces_of(view, now), Condition("1"))
     grouped = [of_group(filter_, view.tab) for filter_ in view.filters]
-    where = [Condition(f"{GROUP_COLUMN[view.tab]} IS NOT NULL"), in_period(view, now)]
-    where += [one.where for one in grouped if one.where is not None]
+    column = GROUP_COLUMN[view.tab]
+    traces = [Condition(f"{column} IS NOT NULL"), in_period(view, now)]
+    traces += [one.where for one in grouped if one.where is not None]
+    # First which rows have such a trace, and then only those are added up.
+    where = list(traces)
+    for one in grouped:
+        if one.any is not None:
+            such = conjunction([*traces, one.any])
+            where.append(Condition(f"{column} IN (SELECT {column} FROM traces AS t WHERE {such.sql})", such.parameters))  # noqa: S608
     return Selection(conjunction(where), conjunction(one.having for one in grouped if one.having is not None))
 
 

@@ -180,6 +180,23 @@ async def test_a_connection_of_age_is_asked_to_connect_again() -> None:
         assert await call(request(root()), timeout=LIMIT) == b""
 
 
+async def test_a_connection_of_age_does_not_wait_for_ever() -> None:
+    """What a client still has under way is ended once --grpc-max-connection-age-grace is over."""
+    never = asyncio.Event()
+    async with (
+        Upstream(Reply(after=never)) as upstream,
+        running(
+            upstream_endpoint=upstream.endpoint,
+            upstream_timeout="60s",
+            grpc_max_connection_age="200ms",
+            grpc_max_connection_age_grace="200ms",
+        ) as processor,
+    ):
+        error = await refused(processor.target, request(root()), timeout=None)
+        await until(lambda: held(processor) == 0)
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def test_an_idle_connection_is_closed() -> None:
     """A connection without requests does not stay for ever."""
     async with (

@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from neatlogs_processor.errors import ConfigError
 from support.http_receiver import read_to_end, status_of
 from support.otlp_json import to_otlp_json
-from support.processor import Running, program, running
+from support.processor import LIMIT, Running, program, running
 from support.spans import END_USER, child, names_and_end_users, request, root
 from support.upstream import Reply, Upstream
 
@@ -202,6 +202,25 @@ async def test_every_limit_has_its_flag(flags: dict[str, Any], sent: bytes, stat
         assert status_of(await read_to_end(reader)) == status
         writer.close()
         await writer.wait_closed()
+
+
+async def test_requests_past_the_limit_are_asked_to_come_back() -> None:
+    """One more than --max-concurrent-requests is answered 503 with a delay, counted, and served once there is room."""
+    accept = asyncio.Event()
+    async with (
+        Upstream(Reply(after=accept), Reply()) as upstream,
+        running(upstream_endpoint=upstream.endpoint, max_concurrent_requests=1) as processor,
+        httpx.AsyncClient(base_url=f"http://{processor.http}", trust_env=False, timeout=LIMIT) as client,
+    ):
+        headers = {"content-type": "application/x-protobuf"}
+        first = asyncio.create_task(client.post("/v1/traces", content=request(root()), headers=headers))
+        await upstream.wait_for(1)
+        refused = await client.post("/v1/traces", content=request(root()), headers=headers)
+        accept.set()
+        assert (await first).status_code == 200
+        assert (await client.post("/v1/traces", content=request(root()), headers=headers)).status_code == 200
+        assert processor.service.telemetry.counters.requests.get("traces", "overloaded") == 1
+    assert (refused.status_code, refused.headers["retry-after"] in {"1", "2"}) == (503, True)
 
 
 async def test_the_number_of_connections_has_its_flag() -> None:

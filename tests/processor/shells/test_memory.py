@@ -69,8 +69,8 @@ async def test_half_arrived_http_bodies_hold_no_more_than_the_bytes_in_flight() 
     # A connection that is closed while its client still writes may be reset before the answer is read.
     assert statuses <= {503, 0}
     assert 503 in statuses
-    # The budget, and what forty sockets and their parsers hold of bytes that are refused; together 280 MiB were sent.
-    assert grown < 100 * MIB, f"{grown / MIB:.0f} MiB"
+    # The budget, and what forty sockets and their parsers hold of bytes that are refused; sent were up to 280 MiB.
+    assert grown < 140 * MIB, f"{grown / MIB:.0f} MiB"
 
 
 async def _send_half(writer: asyncio.StreamWriter) -> None:

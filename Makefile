@@ -84,8 +84,10 @@ bench-store: $(VENV)/.dev  ## Measure the store: writing, room on disk, question
 torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, damaged files, full disk, hostile input, fuzzing, an hour of load
 	$(BIN)/python tests/torture/kill9.py --mode queue --kills 100
 	$(BIN)/python tests/torture/kill9.py --mode sync --kills 100
+	$(BIN)/python tests/torture/kill9.py --mode store --kills 100
 	$(BIN)/python tests/torture/queue_damage.py
 	$(BIN)/python tests/torture/full_disk.py
+	$(BIN)/python tests/torture/full_disk.py --of store --size 60
 	$(BIN)/python tests/torture/hostile.py
 	$(BIN)/python tests/torture/fuzz_core.py --random --executions 10000000 --findings .cache/fuzz
 	$(BIN)/python tests/torture/fuzz_json.py --random --executions 2000000 --findings .cache/fuzz

@@ -5,8 +5,12 @@ SIGKILL at a random moment, started again on the same port and, with `--mode que
 request again until it is acknowledged. The upstream refuses some requests for a moment and loses some answers. In the
 end every acknowledged number must have arrived at least once.
 
+With `--mode store` there is no upstream: every acknowledged number must be in the store exactly once, traces whose
+spans came in several requests included; the database must be whole, and each rollup the sum of its spans.
+
     python tests/torture/kill9.py --mode queue --kills 100
     python tests/torture/kill9.py --mode sync --kills 100
+    python tests/torture/kill9.py --mode store --kills 100
 """
 
 from __future__ import annotations
@@ -20,23 +24,27 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
 import grpc.aio
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 # A script's path begins with its own folder; what the tests share lies one up.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.processor import program
+from support.store_contents import assert_sound, sent_of
+from support.store_strategies import attributes
 from support.upstream import SERVICES
 
 CLIENTS = 8
 KILLED_EARLY = 0.2
 """The share of runs that are killed at any moment, before they listen for instance."""
 DRAIN_SECONDS = 60.0
+SPANS_A_TRACE = 7
 
 _AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 _EXPORT = f"/{SERVICES['traces']}/Export"
@@ -83,10 +91,12 @@ class Load:
     Args:
         port: Where the processor listens.
         chance: Decides how many spans a request has.
+        request: Makes a request with spans of these numbers.
     """
 
-    def __init__(self, port: int, chance: random.Random) -> None:
+    def __init__(self, port: int, chance: random.Random, request: Callable[[range], bytes]) -> None:
         self.sent = 0
+        self._request = request
         self.acknowledged: set[int] = set()
         self._port = port
         self._chance = chance
@@ -105,7 +115,7 @@ class Load:
                 first = self.sent
                 self.sent += self._chance.randint(1, 20)
                 ids = range(first, self.sent)
-                body = request(ids)
+                body = self._request(ids)
                 while not await accepted(call, body):
                     await asyncio.sleep(0.02)
                 self.acknowledged.update(ids)
@@ -146,27 +156,18 @@ def numbers(body: bytes) -> list[int]:
 
 
 async def torture(mode: str, kills: int, seed: int, folder: Path) -> bool:
-    """Run it, print the figures and say whether nothing was lost."""
+    """Run it against an upstream, print the figures and say whether nothing was lost."""
     chance = random.Random(seed)  # noqa: S311  # moments, not secrets
     upstream = CountingUpstream(chance)
     await upstream.start()
     port = free_port()
-    flags = ["--grpc-listen", f"127.0.0.1:{port}", "--http-listen", "none", "--admin-listen", "none"]
-    flags += ["--upstream-endpoint", f"127.0.0.1:{upstream.port}"]
+    flags = [*listening(port), "--upstream-endpoint", f"127.0.0.1:{upstream.port}"]
     if mode == "queue":
         flags += ["--queue-dir", str(folder / "queue")]
-    load = Load(port, chance)
+    load = Load(port, chance, request)
     begun = time.monotonic()
     clients = [asyncio.create_task(load.client()) for _ in range(CLIENTS)]
-    for _ in range(kills):
-        async with program(*flags) as running:
-            if chance.random() < KILLED_EARLY:
-                await asyncio.sleep(chance.uniform(0.0, 1.0))
-            else:
-                await running.ready()
-                await asyncio.sleep(chance.uniform(0.0, 0.5))
-            running.kill(signal.SIGKILL)
-            await running.end()
+    await kill(flags, kills, chance)
     async with program(*flags) as running:
         await running.ready()
         load.stop()
@@ -188,6 +189,75 @@ async def torture(mode: str, kills: int, seed: int, folder: Path) -> bool:
     return not lost and finished.code == 0
 
 
+async def torture_store(kills: int, seed: int, folder: Path) -> bool:
+    """Run it with a store, print the figures and say whether nothing was lost, doubled or added up wrongly."""
+    chance = random.Random(seed)  # noqa: S311  # moments, not secrets
+    port, path = free_port(), folder / "traces.db"
+    flags = [*listening(port), "--store", str(path)]
+    load = Load(port, chance, traces)
+    begun = time.monotonic()
+    clients = [asyncio.create_task(load.client()) for _ in range(CLIENTS)]
+    await kill(flags, kills, chance)
+    async with program(*flags) as running:
+        await running.ready()
+        load.stop()
+        await asyncio.gather(*clients)
+        running.kill(signal.SIGTERM)
+        finished = await running.end()
+    assert_sound(path)
+    stored = Counter(int.from_bytes(one.span.span_id, "big") - 1 for one in sent_of(path))
+    lost = load.acknowledged - stored.keys()
+    doubled = stored.total() - len(stored)
+    print(
+        f"mode store, {kills} kills in {time.monotonic() - begun:.0f} s (seed {seed}); spans: {load.sent} sent,"
+        f" {len(load.acknowledged)} acknowledged, {len(stored)} received, {len(lost)} lost, {doubled} duplicated;"
+        " every rollup is the sum of its spans"
+    )
+    if finished.code:
+        print(f"exit code {finished.code}; stderr of the last run:\n{finished.stderr}")
+    return not lost and not doubled and finished.code == 0
+
+
+def traces(ids: range) -> bytes:
+    """Return a request with one span for each number: roots with an end user, children, errors and model calls."""
+    spans = []
+    for number in ids:
+        trace, index = divmod(number, SPANS_A_TRACE)
+        said = {"neatlogs.end_user.id": f"user {trace % 5}"} if not index else {"llm.token_count.total": number % 11}
+        spans.append(
+            Span(
+                trace_id=(trace + 1).to_bytes(16, "big"),
+                span_id=(number + 1).to_bytes(8, "big"),
+                parent_span_id=(number + 1 - index).to_bytes(8, "big") if index else b"",
+                name="x" * 400,
+                start_time_unix_nano=1 + number * 997 % 1000,
+                end_time_unix_nano=1000 + number,
+                status=Status(code=Status.STATUS_CODE_ERROR if number % 5 == 0 else Status.STATUS_CODE_UNSET),
+                attributes=attributes(said),
+            )
+        )
+    message = ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=spans)])])
+    return message.SerializeToString()
+
+
+async def kill(flags: Sequence[str], kills: int, chance: random.Random) -> None:
+    """Start the processor and kill it, so many times."""
+    for _ in range(kills):
+        async with program(*flags) as running:
+            if chance.random() < KILLED_EARLY:
+                await asyncio.sleep(chance.uniform(0.0, 1.0))
+            else:
+                await running.ready()
+                await asyncio.sleep(chance.uniform(0.0, 0.5))
+            running.kill(signal.SIGKILL)
+            await running.end()
+
+
+def listening(port: int) -> list[str]:
+    """Return the flags of a processor that listens on this port alone."""
+    return ["--grpc-listen", f"127.0.0.1:{port}", "--http-listen", "none", "--admin-listen", "none"]
+
+
 def free_port() -> int:
     """Return a port that nobody listens on: every run of the processor takes the same one."""
     with socket.socket() as reserved:
@@ -198,12 +268,15 @@ def free_port() -> int:
 def main() -> int:
     """Run as the arguments say; 0 where nothing was lost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--mode", choices=("queue", "sync"), default="queue")
+    parser.add_argument("--mode", choices=("queue", "sync", "store"), default="queue")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        well = asyncio.run(torture(arguments.mode, arguments.kills, arguments.seed, Path(folder)))
+        if arguments.mode == "store":
+            well = asyncio.run(torture_store(arguments.kills, arguments.seed, Path(folder)))
+        else:
+            well = asyncio.run(torture(arguments.mode, arguments.kills, arguments.seed, Path(folder)))
     return 0 if well else 1
 
 

@@ -69,6 +69,20 @@ def bundle() -> bytes:
         return made.read_bytes()
 
 
+def bundled(source: str) -> bytes:
+    """Bundle a module that a page loads; it may import the packages of `browser/` and, as `neatlogs`, the client."""
+    bundle()  # The packages are there afterwards.
+    command = ["node_modules/.bin/esbuild", "--bundle", "--format=esm", "--platform=browser", "--log-level=warning"]
+    command += [f"--alias:neatlogs={PACKAGE / 'src' / 'browser' / 'index.ts'}"]
+    done = subprocess.run(command, input=source.encode(), cwd=PACKAGE, check=True, timeout=120, stdout=subprocess.PIPE)
+    return done.stdout
+
+
+def script(content: bytes) -> Callable[[Request], Response]:
+    """Return a handler that serves a script."""
+    return lambda _: Response(content, media_type="text/javascript")
+
+
 @contextmanager
 def web_site(routes: Sequence[BaseRoute] = (), *, headers: Callable[[], dict[str, str]] = dict) -> Iterator[str]:
     """Serve a page that has loaded the client; yields its origin.
@@ -77,19 +91,16 @@ def web_site(routes: Sequence[BaseRoute] = (), *, headers: Callable[[], dict[str
         routes: What the site serves besides.
         headers: Headers of the page, asked for each time it is loaded.
     """
-    script = bundle()
+    client = bundle()
 
     def page(_: Request) -> Response:
         return HTMLResponse(_PAGE, headers=headers())
 
-    def script_of(content: bytes) -> Callable[[Request], Response]:
-        return lambda _: Response(content, media_type="text/javascript")
-
     app = Starlette(
         routes=[
             Route("/", page),
-            Route("/app.js", script_of(_APP)),
-            Route("/neatlogs.min.js", script_of(script)),
+            Route("/app.js", script(_APP)),
+            Route("/neatlogs.min.js", script(client)),
             Route("/elsewhere", lambda _: HTMLResponse("<!doctype html><title>elsewhere</title>")),
             Route("/favicon.ico", lambda _: Response(status_code=204)),
             *routes,

@@ -34,9 +34,9 @@ export function unreachable(url: string, origin: string): Outcome {
   return {
     kind: "again",
     why:
-      `${url} cannot be reached from ${origin}. Either no processor runs there, or it does not let pages of this ` +
-      `origin send: start it with --cors-origins ${origin}. If the page has a Content-Security-Policy, ` +
-      `its connect-src has to name ${new URL(url).origin}.`,
+      `${url} cannot be reached from ${origin}: no processor runs there, or it does not let pages of this origin send ` +
+      `(start it with --cors-origins ${origin}), or the page's Content-Security-Policy does not ` +
+      `(its connect-src has to name ${new URL(url).origin}).`,
     retryAfter: 0,
     unreachable: true,
   };

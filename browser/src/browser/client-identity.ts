@@ -4,7 +4,7 @@
  * Kept in memory alone: nothing is written to storage or cookies, and a page that is loaded anew has to say it again.
  */
 
-import { END_USER_ID, END_USER_METADATA, encodeId, SESSION_ID } from "../identity/conventions.js";
+import { END_USER_ID, END_USER_METADATA, END_USER_SOURCE, encodeId, SESSION_ID } from "../identity/conventions.js";
 import {
   callArgument,
   EndUser,
@@ -12,7 +12,6 @@ import {
   type EndUserMetadata,
   encodeSession,
   endUserFrom,
-  NO_SESSION,
   refusal,
   resolve,
   type Source,
@@ -118,9 +117,16 @@ export function settle(
   };
 }
 
-/** The session id as it goes on the span. */
-export function sessionText(settled: Settled): string | undefined {
-  return settled.sessionId === NO_SESSION ? undefined : settled.sessionId;
+/** What goes on the root span. */
+export function identityAttributes({ endUser, sessionId }: Settled): Record<string, string> {
+  const found: Record<string, string> = {};
+  if (endUser !== undefined && !endUser.refused) {
+    if (endUser.id !== undefined) found[END_USER_ID] = endUser.id;
+    if (endUser.metadataJson !== undefined) found[END_USER_METADATA] = endUser.metadataJson;
+    found[END_USER_SOURCE] = endUser.source;
+  }
+  if (sessionId) found[SESSION_ID] = sessionId;
+  return found;
 }
 
 /** Attributes that the application wrote by hand win over all other fields. Metadata may be JSON text there. */

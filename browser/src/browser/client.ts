@@ -1,6 +1,6 @@
 /** `Neatlogs`: traces from the code of a web page, each under the end user that it served. */
 
-import { encodeTags, PROJECT } from "../identity/conventions.js";
+import { encodeTags, PROJECT, TAGS } from "../identity/conventions.js";
 import type { EndUserId, EndUserMetadata } from "../identity/end-user.js";
 import { errorName, RefusedError, reason } from "../identity/refused.js";
 import { VERSION } from "../identity/version.js";
@@ -9,8 +9,8 @@ import {
   ClientIdentity,
   type EndUserInput,
   type IdentityOptions,
+  identityAttributes,
   type Settled,
-  sessionText,
   settle,
 } from "./client-identity.js";
 import { Delivery, type TrackResult } from "./delivery.js";
@@ -165,9 +165,7 @@ export class Neatlogs {
       const spans = spansOf(trace, {
         traceId,
         spanId,
-        endUser: settled.endUser,
-        sessionId: sessionText(settled),
-        tags: tagsOf(trace),
+        own: { ...identityAttributes(settled), [TAGS]: tagsOf(trace) },
         now: Date.now(),
       });
       return (await this.#delivery?.send({ traceId, spans })) ?? { ok: true };
@@ -307,23 +305,13 @@ function isObject(value: unknown): value is object {
 /** What can be read of an object that a page passed; `undefined` for anything else. */
 function copied<T extends object>(given: T | undefined): T | undefined {
   if (!isObject(given)) return undefined;
-  const copy: Record<string, unknown> = {};
-  try {
-    for (const key of Object.keys(given)) {
-      // One member that cannot be read must not cost the others.
-      copy[key] = read(given, key);
+  const copy: Partial<T> = {};
+  for (const key of Object.keys(given) as (keyof T)[]) {
+    try {
+      copy[key] = given[key];
+    } catch {
+      warnOnce("unreadable", String(key), `${shown(key)} threw when it was read, and is left out.`);
     }
-  } catch {
-    // Not even its keys can be.
   }
   return copy as T;
-}
-
-function read(from: object, key: string): unknown {
-  try {
-    return (from as Record<string, unknown>)[key];
-  } catch {
-    warnOnce("unreadable", key, `${shown(key)} threw when it was read, and is left out.`);
-    return undefined;
-  }
 }

@@ -16,7 +16,7 @@ import {
   TEXT_MIME_TYPE,
 } from "../identity/conventions.js";
 import { encodeJson } from "../identity/json.js";
-import { type Attributes, ERROR, OK } from "./otlp.js";
+import { type Attributes, Double, ERROR, OK } from "./otlp.js";
 
 /** A point in time: a `Date`, milliseconds since the epoch, or ISO 8601 (UTC unless it says otherwise). */
 export type Time = Date | number | string;
@@ -69,17 +69,6 @@ export interface SpanInput {
 /** Called with the name of a field that cannot be used. */
 export type Unusable = (field: string) => void;
 
-const STATUS: ReadonlyMap<string, number> = new Map([
-  ["ok", OK],
-  ["success", OK],
-  ["error", ERROR],
-  ["fail", ERROR],
-  ["failed", ERROR],
-  ["failure", ERROR],
-  ["unset", 0],
-  ["", 0],
-]);
-
 /** The attributes of a span, without its identity. */
 export function attributesOf(span: SpanInput, isRoot: boolean, unusable: Unusable): Attributes {
   const kind = kindOf(span, isRoot, unusable);
@@ -95,7 +84,7 @@ export function attributesOf(span: SpanInput, isRoot: boolean, unusable: Unusabl
     ...documentsOf(span.documents, unusable),
     ...both(of(span.tool_name, "string", "tool_name", unusable), "gen_ai.tool.name", "tool.name"),
     "gen_ai.evaluation.score.label": label(of(span.passed, "boolean", "passed", unusable)),
-    "gen_ai.evaluation.score.value": of(span.score, "number", "score", unusable),
+    "gen_ai.evaluation.score.value": double(of(span.score, "number", "score", unusable)),
     metadata: present(span.metadata) ? encodeJson(span.metadata) : undefined,
     "neatlogs.status": otherStatus(of(span.status, "string", "status", unusable)),
     ...(of(span.attributes, "object", "attributes", unusable) as Attributes | undefined),
@@ -104,7 +93,9 @@ export function attributesOf(span: SpanInput, isRoot: boolean, unusable: Unusabl
 
 /** The status of a span. */
 export function statusOf(span: SpanInput): { code?: number; message?: string } {
-  if (present(span.error)) return { code: ERROR, message: content(span.error) };
+  const message = present(span.error) ? content(span.error) : "";
+  // `error: false` says that there was none.
+  if (message && message !== "false") return { code: ERROR, message };
   const code = typeof span.status === "string" ? codeOf(span.status) : 0;
   return code ? { code } : {};
 }
@@ -186,18 +177,24 @@ function documentsOf(given: unknown, unusable: Unusable): Attributes {
   return found;
 }
 
+const DOCUMENT = new Set(["content", "text", "page_content", "pageContent", "id", "score", "metadata"]);
+
 function documentOf(document: unknown): Attributes {
   if (typeof document !== "object" || document === null) return { content: content(document) };
-  const { content: plain, text, page_content, pageContent, id, score, metadata, ...further } = document as Attributes;
+  const { content: plain, text, page_content, pageContent, id, score, metadata } = document as Attributes;
   const found = plain ?? text ?? page_content ?? pageContent;
-  if (!present(found)) return { content: encodeJson(document) };
-  const beside = metadata ?? (Object.keys(further).length > 0 ? further : undefined);
+  const hasMore = present(found) && Object.keys(document).some((key) => !DOCUMENT.has(key));
+  const beside = metadata ?? (hasMore ? document : undefined);
   return {
-    content: content(found),
+    content: content(found ?? document),
     id: present(id) ? content(id) : undefined,
-    score: typeof score === "number" ? score : undefined,
+    score: typeof score === "number" ? new Double(score) : undefined,
     metadata: present(beside) ? encodeJson(beside) : undefined,
   };
+}
+
+function double(value: number | undefined): Double | undefined {
+  return value === undefined ? undefined : new Double(value);
 }
 
 function label(passed: boolean | undefined): string | undefined {
@@ -207,7 +204,10 @@ function label(passed: boolean | undefined): string | undefined {
 
 /** The code that a word stands for; `undefined` where it stands for none. */
 function codeOf(status: string): number | undefined {
-  return STATUS.get(status.trim().toLowerCase());
+  const word = status.trim();
+  if (/^(ok|success)$/i.test(word)) return OK;
+  if (/^(error|fail|failed|failure)$/i.test(word)) return ERROR;
+  return /^(unset)?$/i.test(word) ? 0 : undefined;
 }
 
 function otherStatus(status: string | undefined): string | undefined {

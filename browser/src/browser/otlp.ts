@@ -49,7 +49,14 @@ export const ERROR = 2;
 /** Sampled, and (0x100) it is known that the parent is not remote. */
 export const FLAGS = 0x101;
 
-const MAX_INT64 = 2n ** 63n - 1n;
+/** A number that is a double also where it has no fraction: an attribute has one type. */
+export class Double {
+  readonly value: number;
+
+  constructor(value: number) {
+    this.value = value;
+  }
+}
 
 /** A value as OTLP has it: text, numbers, booleans and arrays of them as they are, anything else as JSON. */
 export function anyValue(value: unknown): AnyValue {
@@ -60,10 +67,11 @@ export function anyValue(value: unknown): AnyValue {
       return { boolValue: value };
     case "number":
       if (Number.isSafeInteger(value)) return { intValue: String(value) };
-      return { doubleValue: Number.isFinite(value) ? value : String(value) };
+      return double(value);
     case "bigint":
-      return value <= MAX_INT64 && value >= -MAX_INT64 ? { intValue: String(value) } : { stringValue: String(value) };
+      return BigInt.asIntN(64, value) === value ? { intValue: String(value) } : { stringValue: String(value) };
     default:
+      if (value instanceof Double) return double(value.value);
       if (Array.isArray(value) && value.every(isPlain)) return { arrayValue: { values: value.map(anyValue) } };
       return { stringValue: encodeJson(value) };
   }
@@ -101,6 +109,10 @@ export function envelope(resource: Attributes, scope: { name: string; version: s
   const attributes = keyValues(resource, () => {});
   const before = `{"resourceSpans":[{"resource":${JSON.stringify({ attributes })},"scopeSpans":[{"scope":`;
   return [`${before}${JSON.stringify(scope)},"spans":[`, "]}]}]}"];
+}
+
+function double(value: number): AnyValue {
+  return { doubleValue: Number.isFinite(value) ? value : String(value) };
 }
 
 function isPlain(value: unknown): boolean {

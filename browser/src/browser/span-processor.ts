@@ -1,17 +1,10 @@
 /** `EndUserSpanProcessor` for pages that use OpenTelemetry-JS already (`@opentelemetry/sdk-trace-web`). */
 
-import {
-  END_USER_ID,
-  END_USER_METADATA,
-  END_USER_NAMESPACE,
-  END_USER_SOURCE,
-  isIdentityKey,
-  SESSION_ID,
-} from "../identity/conventions.js";
+import { END_USER_NAMESPACE, isIdentityKey } from "../identity/conventions.js";
 import type { EndUserId, EndUserMetadata } from "../identity/end-user.js";
 import { errorName } from "../identity/refused.js";
 import { shown, warnOnce } from "../identity/warnings.js";
-import { ClientIdentity, type IdentityOptions, sessionText } from "./client-identity.js";
+import { ClientIdentity, type IdentityOptions, identityAttributes } from "./client-identity.js";
 
 /** What is needed of a span; those of OpenTelemetry-JS 1 and 2 have it. */
 interface EndedSpan {
@@ -65,13 +58,11 @@ export class EndUserSpanProcessor {
       // The SDK's own type for it hides what it holds.
       const started = span as StartedSpan & EndedSpan;
       if (isChild(started)) return;
-      const { endUser, sessionId } = this.#settled();
       const standing = Object.keys(started.attributes);
-      if (sessionId !== undefined && !standing.includes(SESSION_ID)) span.setAttribute(SESSION_ID, sessionId);
-      if (endUser === undefined || endUser.refused || standing.some(isIdentityKey)) return;
-      if (endUser.id !== undefined) span.setAttribute(END_USER_ID, endUser.id);
-      if (endUser.metadataJson !== undefined) span.setAttribute(END_USER_METADATA, endUser.metadataJson);
-      span.setAttribute(END_USER_SOURCE, endUser.source);
+      const named = standing.some(isIdentityKey);
+      for (const [key, value] of Object.entries(identityAttributes(this.#identity.now()))) {
+        if (!(standing.includes(key) || (named && isIdentityKey(key)))) span.setAttribute(key, value);
+      }
     } catch (error) {
       warnOnce("internal", errorName(error), `${errorName(error)} while naming the end user of a root span.`);
     }
@@ -99,11 +90,6 @@ export class EndUserSpanProcessor {
   /** Nothing to let go of. */
   shutdown(): Promise<void> {
     return Promise.resolve();
-  }
-
-  #settled() {
-    const settled = this.#identity.now();
-    return { endUser: settled.endUser, sessionId: sessionText(settled) };
   }
 }
 

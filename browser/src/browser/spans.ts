@@ -1,14 +1,6 @@
 /** From a trace as an application writes it to spans, the root first. */
 
-import {
-  END_USER_ID,
-  END_USER_METADATA,
-  END_USER_SOURCE,
-  isIdentityKey,
-  SESSION_ID,
-  TAGS,
-} from "../identity/conventions.js";
-import type { EndUser } from "../identity/end-user.js";
+import { isIdentityKey, SESSION_ID } from "../identity/conventions.js";
 import { shown, warnOnce } from "../identity/warnings.js";
 import { attributesOf, content, milliseconds, of, type SpanInput, statusOf, type Unusable } from "./fields.js";
 import { newSpanId } from "./ids.js";
@@ -19,9 +11,8 @@ import { placed, type Timed, timed } from "./times.js";
 export interface Root {
   traceId: string;
   spanId: string;
-  endUser: EndUser | undefined;
-  sessionId: string | undefined;
-  tags: string | undefined;
+  /** Its identity, session and tags. */
+  own: Attributes;
   /** Milliseconds since the epoch: when a trace ended that does not say. */
   now: number;
 }
@@ -69,7 +60,7 @@ function treeOf(trace: SpanInput): Timed {
   const read = (span: SpanInput, depth: number): Timed => {
     spans += 1;
     const children: Timed[] = [];
-    for (const child of childrenOf(span)) {
+    for (const child of objectsOf(span.children, "children", unusableIn(span))) {
       if (depth >= MAX_DEPTH || spans >= MAX_SPANS) {
         const most = `at most ${MAX_SPANS} spans, ${MAX_DEPTH} deep`;
         warnOnce("spans_left_out", nameOf(trace), `Spans of trace ${shown(trace.name)} are left out: ${most}.`);
@@ -98,22 +89,11 @@ function textOf(span: SpanInput, place: Place, root: Root): string {
     kind: INTERNAL,
     startTimeUnixNano: unixNano(place.start),
     endTimeUnixNano: unixNano(Math.max(place.start, place.end)),
-    attributes: keyValues({ ...Object.fromEntries(own), ...(isRoot ? identityOf(root) : {}) }, unusable),
+    attributes: keyValues({ ...Object.fromEntries(own), ...(isRoot ? root.own : {}) }, unusable),
     events: eventsOf(span, place.start, unusable),
     status: statusOf(span),
     flags: FLAGS,
   });
-}
-
-function identityOf({ endUser, sessionId, tags }: Root): Attributes {
-  const known = endUser?.refused ? undefined : endUser;
-  return {
-    [END_USER_ID]: known?.id,
-    [END_USER_METADATA]: known?.metadataJson,
-    [END_USER_SOURCE]: known?.source,
-    [SESSION_ID]: sessionId || undefined,
-    ...(tags === undefined ? {} : { [TAGS]: tags }),
-  };
 }
 
 function warnOfOverride(span: SpanInput, attributes: Attributes): void {
@@ -129,18 +109,16 @@ function nameOf(span: SpanInput): string {
   return typeof span.name === "string" && span.name !== "" ? span.name : "unnamed";
 }
 
-function childrenOf(span: SpanInput): SpanInput[] {
-  const children: unknown = span.children ?? [];
-  const usable = Array.isArray(children) ? children.filter((child) => typeof child === "object" && child !== null) : [];
-  if (!Array.isArray(children) || usable.length < children.length) unusableIn(span)("children");
+/** The objects of an array, as `children` and `logs` have to be. */
+function objectsOf<T>(list: readonly T[] | undefined, field: string, unusable: Unusable): T[] {
+  const given: unknown = list ?? [];
+  const usable = Array.isArray(given) ? given.filter((one) => typeof one === "object" && one !== null) : [];
+  if (!Array.isArray(given) || usable.length < given.length) unusable(field);
   return usable;
 }
 
 function eventsOf(span: SpanInput, start: number, unusable: Unusable): SpanEvent[] {
-  const logs: unknown = span.logs ?? [];
-  const usable = Array.isArray(logs) ? logs.filter((log) => typeof log === "object" && log !== null) : [];
-  if (!Array.isArray(logs) || usable.length < logs.length) unusable("logs");
-  return usable.map((log) => ({
+  return objectsOf(span.logs, "logs", unusable).map((log) => ({
     name: "log",
     timeUnixNano: unixNano(milliseconds(log.timestamp, "logs.timestamp", unusable) ?? start),
     attributes: keyValues(

@@ -257,6 +257,7 @@ describe("spans", () => {
       gone: null,
     };
     await client().trace({
+      score: 1,
       name: "half \ud83d and whole 🙂 \\ud83d",
       attributes: { ...attributes, "key \udc00": "v" },
     });
@@ -273,6 +274,8 @@ describe("spans", () => {
       "key \\udc00": "v",
     });
     expect(attributesOf(span)).not.toHaveProperty("gone");
+    const score = span?.attributes.find(({ key }) => key === "gen_ai.evaluation.score.value");
+    expect(score?.value).toEqual({ doubleValue: 1 });
   });
 
   it("have logs as events", async () => {

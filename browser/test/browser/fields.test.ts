@@ -136,7 +136,7 @@ describe("values", () => {
   it("zero, false and empty text are values, not absences", () => {
     expect(attributes({ passed: false, score: 0, tokens: { prompt: 0 }, input: "", output: 0 })).toMatchObject({
       "gen_ai.evaluation.score.label": "fail",
-      "gen_ai.evaluation.score.value": 0,
+      "gen_ai.evaluation.score.value": { value: 0 },
       "gen_ai.usage.input_tokens": 0,
       "input.value": "",
       "output.value": "0",
@@ -148,7 +148,7 @@ describe("values", () => {
     expect(attributes({ documents })).toMatchObject({
       "retrieval.documents.0.document.content": "plain",
       "retrieval.documents.1.document.content": "p",
-      "retrieval.documents.1.document.metadata": '{"source":"a.md"}',
+      "retrieval.documents.1.document.metadata": '{"pageContent":"p","source":"a.md"}',
       "retrieval.documents.2.document.content": '{"url":"u"}',
       "retrieval.documents.4.document.content": "t",
       "retrieval.documents.4.document.id": "7",
@@ -165,6 +165,8 @@ describe("values", () => {
       code: 2,
       message: "broken",
     });
+    expect(statusOf({ name: "x", error: false })).toEqual({});
+    expect(statusOf({ name: "x", error: "", status: "ok" })).toEqual({ code: 1 });
     expect(statusOf({ name: "x", error: { code: 5 } })).toEqual({ code: 2, message: '{"code":5}' });
   });
 

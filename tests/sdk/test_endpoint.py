@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from neatlogs_otel._endpoint import EndpointError, choose_endpoint, same_place
@@ -13,58 +17,15 @@ OTEL_PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
 OTEL_TRACES_PROTOCOL = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
 OURS = "NEATLOGS_ENDPOINT"
 
-# (argument, environment) -> (url, protocol, source)
-CHOICES: dict[str, tuple[str | None, dict[str, str], tuple[str, str, str]]] = {
-    "nothing named": (None, {}, ("http://localhost:4317", GRPC, "default")),
-    "argument wins": (
-        "http://a:4317",
-        {OURS: "http://b:4317", OTEL_TRACES: "http://c:4317", OTEL: "http://d:4317"},
-        ("http://a:4317", GRPC, "argument"),
-    ),
-    "our variable beats the standard ones": (
-        None,
-        {OURS: "http://b:4317", OTEL_TRACES: "http://c:4317", OTEL: "http://d:4317"},
-        ("http://b:4317", GRPC, OURS),
-    ),
-    "traces beats general": (
-        None,
-        {OTEL_TRACES: "http://c:4317", OTEL: "http://d:4317"},
-        ("http://c:4317", GRPC, OTEL_TRACES),
-    ),
-    "general": (None, {OTEL: "http://d:4317"}, ("http://d:4317", GRPC, OTEL)),
-    "an empty variable is unset": (None, {OURS: " ", OTEL: ""}, ("http://localhost:4317", GRPC, "default")),
-    "port 4318 is HTTP": ("http://a:4318", {}, ("http://a:4318/v1/traces", HTTP, "argument")),
-    "a path is HTTP": ("https://a/otlp", {}, ("https://a/otlp/v1/traces", HTTP, "argument")),
-    "a slash is no path": ("http://a:4317/", {}, ("http://a:4317", GRPC, "argument")),
-    "a full traces URL stays": ("https://a/v1/traces", {}, ("https://a/v1/traces", HTTP, "argument")),
-    "a query survives": ("https://a/otlp?tenant=1", {}, ("https://a/otlp/v1/traces?tenant=1", HTTP, "argument")),
-    "the traces variable is used as it is": (None, {OTEL_TRACES: "https://a/in"}, ("https://a/in", HTTP, OTEL_TRACES)),
-    "the general variable is a base": (None, {OTEL: "https://a/in"}, ("https://a/in/v1/traces", HTTP, OTEL)),
-    "the protocol variable decides": (
-        "http://a:9000",
-        {OTEL_PROTOCOL: HTTP},
-        ("http://a:9000/v1/traces", HTTP, "argument"),
-    ),
-    "the traces protocol beats the general": (
-        "http://a:9000",
-        {OTEL_TRACES_PROTOCOL: GRPC, OTEL_PROTOCOL: HTTP},
-        ("http://a:9000", GRPC, "argument"),
-    ),
-    "host and port": ("processor:4317", {}, ("http://processor:4317", GRPC, "argument")),
-    "host and HTTP port": ("processor:4318", {}, ("http://processor:4318/v1/traces", HTTP, "argument")),
-    "host alone": ("http://processor", {}, ("http://processor:4317", GRPC, "argument")),
-    "IPv6": ("http://[::1]:4317", {}, ("http://[::1]:4317", GRPC, "argument")),
-    "a Unix socket": ("unix:/run/neatlogs.sock", {}, ("unix:/run/neatlogs.sock", GRPC, "argument")),
-    "a standard endpoint without a scheme stays as it is": (None, {OTEL: "c:4317"}, ("c:4317", GRPC, OTEL)),
-}
+# The table is data, because the TypeScript package has the same one.
+CASES: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "shim_cases.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("case", CHOICES)
-def test_choice(case: str) -> None:
+@pytest.mark.parametrize("case", CASES["endpoints"], ids=lambda case: case["about"])
+def test_choice(case: dict[str, Any]) -> None:
     """Each case of the table gives its URL, its protocol and the name of its source."""
-    argument, environ, expected = CHOICES[case]
-    endpoint = choose_endpoint(argument, None, environ)
-    assert (endpoint.url, endpoint.protocol, endpoint.source) == expected
+    endpoint = choose_endpoint(case["argument"], None, case["environment"])
+    assert (endpoint.url, endpoint.protocol, endpoint.source) == (case["url"], case["protocol"], case["source"])
 
 
 def test_protocol_argument_beats_the_environment() -> None:
@@ -101,10 +62,7 @@ def test_standard_variable_without_scheme_leaves_tls_to_the_standard_variables()
     assert choose_endpoint(None, None, {OTEL: "a:4317"}).insecure is None
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "ftp://a", "http://", "http://a:port", "http://a:0", "http://a b", "http://a:70000", "unix:", "http://[::1"],
-)
+@pytest.mark.parametrize("text", CASES["unusable_endpoints"])
 def test_unusable_endpoint_is_one_clear_error(text: str) -> None:
     """An endpoint that can never work raises, and the message quotes it and says what is accepted."""
     with pytest.raises(EndpointError) as raised:

@@ -20,5 +20,6 @@ export { type SpanOptions, span } from "../tracing/span.js";
 export { EndUserSpanExporter, type EndUserSpanExporterOptions } from "../tracing/span-exporter.js";
 export { EndUserSpanProcessor, type EndUserSpanProcessorOptions, type Roots } from "../tracing/span-processor.js";
 export { type TraceOptions, trace } from "../tracing/trace.js";
+export { wrap } from "../tracing/wrap.js";
 export { EndpointError, type Protocol } from "./endpoint.js";
 export { flush, type InitOptions, init, shutdown } from "./setup.js";

@@ -16,7 +16,7 @@ import { errorName } from "../identity/refused.js";
 import { shown, warnOnce } from "../identity/warnings.js";
 import type { Mask } from "./content.js";
 import { identified } from "./identify.js";
-import { type Declaration, OpenRoot, type Outcome, saysNothing } from "./open-root.js";
+import { attributesOf, type Declaration, OpenRoot, type Outcome, saysNothing } from "./open-root.js";
 import { findOpenRoot, registry } from "./registry.js";
 import { isSetUp } from "./tracer.js";
 
@@ -237,7 +237,9 @@ function nameEndUser(endUserId: unknown, endUserMetadata: unknown): boolean {
   if (outcome === "repeated") return true;
   if (!(found instanceof OpenRoot) || outcome !== "taken") return false;
   noteNamed(endUser);
-  const { standing } = found;
+  const { standing, span: root } = found;
+  // The SDK drops what exceeds its count limit; the warning comes when the root ends.
+  if (root !== undefined && isSdkSpan(root) && found.isMissingIn(attributesOf(root))) return false;
   return standing !== undefined && !standing.refused && (endUser.id === undefined || endUser.id === standing.id);
 }
 

@@ -10,6 +10,7 @@ import {
   resolve,
 } from "../identity/end-user.js";
 import { shown, warnOnce } from "../identity/warnings.js";
+import { follow } from "./following.js";
 import { warnUnknownOptions } from "./options.js";
 
 const IDENTIFIED = createContextKey("neatlogs-otel identified");
@@ -97,17 +98,16 @@ export function identify<T>(options: IdentifyOptions, work: () => T): T {
     );
     return undefined as T;
   }
-  let result: T;
-  try {
-    result = contextApi.with(active.setValue(IDENTIFIED, block), work);
-  } catch (error) {
-    done();
-    throw error;
-  }
-  // A thenable of another make may be lazy: looking at its outcome would start it.
-  if (result instanceof Promise) Promise.prototype.then.call(result, done, done);
-  else done();
-  return result;
+  const context = active.setValue(IDENTIFIED, block);
+  return follow({ run: (inside) => contextApi.with(context, inside), fail: () => undefined, end: once(done) }, work);
+}
+
+function once(work: () => void): () => void {
+  let isDone = false;
+  return () => {
+    if (!isDone) work();
+    isDone = true;
+  };
 }
 
 function warnNotTaken(name: unknown): void {

@@ -35,6 +35,15 @@ interface Cases {
   readonly tags: readonly ValueCase[];
   readonly identity_keys: readonly [string, boolean][];
   readonly ranks: readonly string[];
+  readonly endpoints: readonly {
+    readonly about: string;
+    readonly argument: string | null;
+    readonly environment: Readonly<Record<string, string>>;
+    readonly url: string;
+    readonly protocol: string;
+    readonly source: string;
+  }[];
+  readonly unusable_endpoints: readonly string[];
   readonly scenarios: readonly Scenario[];
 }
 

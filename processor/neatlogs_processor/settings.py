@@ -182,6 +182,12 @@ def check_together(settings: Settings) -> None:
             "nothing to do with what arrives: name an upstream with --upstream-endpoint, drop --store none, or use"
             " --console to look at traces without keeping or forwarding them"
         )
+    # A compressed request counts in both forms while it is undone; one that fits nowhere would come back for ever.
+    if settings.max_bytes_in_flight < 2 * settings.max_message_size:
+        raise ConfigError(
+            "--max-bytes-in-flight must be at least twice --max-message-size, so that every request that is accepted"
+            " fits"
+        )
     _check_listeners(settings)
     _check_browsers(settings)
     _check_admin(settings)

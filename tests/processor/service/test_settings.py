@@ -211,6 +211,8 @@ def test_a_headers_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         ({"console": True, "tls_cert_file": "a.pem"}, "needs --tls-key-file"),
         ({"console": True, "tls_key_file": "a.pem"}, "needs --tls-cert-file"),
         ({"console": True, "tls_client_ca_file": "a.pem"}, "--tls-cert-file and --tls-key-file"),
+        ({"console": True, "max_message_size": "512MiB"}, "--max-bytes-in-flight must be at least twice"),
+        ({"console": True, "max_bytes_in_flight": "100MiB"}, "--max-bytes-in-flight must be at least twice"),
         ({"console": True, "browser_keys_file": "keys"}, "name them with --cors-origins"),
         (
             {"console": True, "browser_keys_file": "keys", "cors_origins": "https://a.example", "http_listen": "none"},

@@ -187,13 +187,15 @@ class _Entrance:
         if not self._token.matches(fields.get("token", "").strip()):
             self._attempts.failed(client)
             return self._form(target, "This is not the token. It stands in the processor's --page-token-file.", 401)
+        # The first of several proxies is the one that the browser speaks to.
+        spoken = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
         response = RedirectResponse(self._renderer.links.root + target, status_code=303)
         response.set_cookie(
             COOKIE,
             self._token.cookie(),
             max_age=SESSION_SECONDS,
             path=self._renderer.links.root or "/",
-            secure="https" in (request.url.scheme, request.headers.get("x-forwarded-proto")),
+            secure="https" in (request.url.scheme, spoken),
             httponly=True,
             # Not "strict": a link that a colleague sends would ask for the token again.
             samesite="lax",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from support.page import PageUnderTest, chromium, page_under_test, running_browser, usual_traces
 
+# Long enough for a busy machine.
+expect.set_options(timeout=20_000)
 NO_BROWSER = "no chromium: apt-get install -y chromium, or say where one is with CHROMIUM=/path"
 
 

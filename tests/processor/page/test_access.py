@@ -52,6 +52,14 @@ def test_the_page_asks_for_its_token_and_then_shows_what_was_asked_for(client: h
     assert client.get("/traces").status_code == 303
 
 
+@pytest.mark.parametrize(("proto", "secure"), [(None, False), ("http", False), ("https", True), ("https, http", True)])
+def test_the_cookie_is_secure_behind_https(client: httpx.Client, proto: str | None, secure: bool) -> None:
+    """Where the proxy that the browser speaks to says that it speaks HTTPS, the cookie never travels without."""
+    headers = {} if proto is None else {"x-forwarded-proto": proto}
+    answer = client.post("/login", data={"token": TOKEN}, headers=headers)
+    assert ("Secure" in answer.headers["set-cookie"]) is secure
+
+
 def test_a_wrong_token_is_refused(client: httpx.Client) -> None:
     """A wrong token gets the form again and no cookie; a forged cookie opens nothing."""
     answer = client.post("/login", data={"token": "wrong", "next": "/traces"})

@@ -214,7 +214,7 @@ def test_an_empty_store_says_where_to_send(tab: Page) -> None:
         expect(other.locator(".empty")).to_contain_text(empty.processor.endpoint)
         expect(other.locator(".empty")).to_contain_text(empty.processor.http_endpoint)
         empty.send(MadeTrace(1, 1).root("hello", "alice"))
-        expect(other.locator("td.user")).to_have_text("alice", timeout=20_000)
+        expect(other.locator("td.user")).to_have_text("alice")
         other.close()
 
 

@@ -48,6 +48,7 @@ class Filled:
         seconds: What writing took.
         cpu: CPU-seconds of the writer.
         rates: Spans a second in each piece of the run.
+        cpu_rates: Spans a CPU-second in each piece; other work on the machine disturbs these less.
         size: Bytes on disk, the log included.
     """
 
@@ -55,6 +56,7 @@ class Filled:
     seconds: float = 0.0
     cpu: float = 0.0
     rates: list[float] = field(default_factory=list)
+    cpu_rates: list[float] = field(default_factory=list)
     size: int = 0
 
     def line(self) -> str:
@@ -63,11 +65,14 @@ class Filled:
         return (
             f"{self.spans:>9,} {self.spans / self.seconds:>9,.0f} {half:>9,.0f} {self.rates[-1]:>9,.0f}"
             f" {self.rates[-1] / max(self.rates):>7.2f} {self.cpu / self.spans * 1e6:>8.1f}"
+            f" {self.cpu_rates[-1] / max(self.cpu_rates):>7.2f}"
             f" {self.size / self.spans:>9.0f}"
         )
 
 
-HEAD = f"{'spans':>9} {'spans/s':>9} {'median':>9} {'last':>9} {'of best':>7} {'CPU-s/M':>8} {'bytes':>9}"
+HEAD = (
+    f"{'spans':>9} {'spans/s':>9} {'median':>9} {'last':>9} {'of best':>7} {'CPU-s/M':>8} {'of best':>7} {'bytes':>9}"
+)
 
 
 def fill(path: Path, kind: Kind, spans: int) -> Filled:
@@ -80,11 +85,7 @@ def fill(path: Path, kind: Kind, spans: int) -> Filled:
             enforced = enforce_traces(body, _POLICY)
             began, cpu = time.perf_counter(), time.process_time()
             written = writing.write([(read_request(enforced.body, _POLICY), enforced.overrides)], NOW)
-            took = time.perf_counter() - began
-            filled.cpu += time.process_time() - cpu
-            filled.seconds += took
-            filled.spans += written.spans
-            filled.rates += piece.add(written.spans, took)
+            piece.add(filled, written.spans, time.perf_counter() - began, time.process_time() - cpu)
         filled.size = size_on_disk(path)
     return filled
 
@@ -98,10 +99,7 @@ def fill_processor(path: Path, kind: Kind, spans: int) -> Filled:
         piece = _Piece(max(BATCH, spans // SEGMENTS))
         for some in _chunks(batches(kind, spans), 32):
             cpu, seconds = asyncio.run(_send(processor, some))
-            filled.cpu += cpu
-            filled.seconds += seconds
-            filled.spans += len(some) * BATCH
-            filled.rates += piece.add(len(some) * BATCH, seconds)
+            piece.add(filled, len(some) * BATCH, seconds, cpu)
         filled.size = size_on_disk(path)
     return filled
 
@@ -109,18 +107,20 @@ def fill_processor(path: Path, kind: Kind, spans: int) -> Filled:
 class _Piece:
     def __init__(self, size: int) -> None:
         self._size = size
-        self._spans = 0
-        self._seconds = 0.0
+        self._spans, self._seconds, self._cpu = 0, 0.0, 0.0
 
-    def add(self, spans: int, seconds: float) -> list[float]:
-        """Count; return the speed of the piece that this completes."""
+    def add(self, filled: Filled, spans: int, seconds: float, cpu: float) -> None:
+        """Count; note the speed of the piece that this completes."""
+        filled.spans += spans
+        filled.seconds += seconds
+        filled.cpu += cpu
         self._spans += spans
         self._seconds += seconds
-        if self._spans < self._size:
-            return []
-        rate = self._spans / self._seconds
-        self._spans, self._seconds = 0, 0.0
-        return [rate]
+        self._cpu += cpu
+        if self._spans >= self._size:
+            filled.rates.append(self._spans / self._seconds)
+            filled.cpu_rates.append(self._spans / self._cpu)
+            self._spans, self._seconds, self._cpu = 0, 0.0, 0.0
 
 
 def _chunks(bodies: Iterator[bytes], size: int) -> Iterator[list[bytes]]:

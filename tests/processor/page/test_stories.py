@@ -55,6 +55,29 @@ def test_a_filter_as_one_types_it_selects(tab: Page, text: str, users: list[str]
     assert shown_users(tab) == users
 
 
+def test_from_a_name_to_a_person_and_their_link(tab: Page, browser: Browser) -> None:
+    """From the bare address: filter by end user and plan, open a trace, see whose it is, open the person, share it."""
+    tab.goto("/")
+    tab.keyboard.press("/")
+    tab.keyboard.type("end_user contains ali")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url(re.compile("end_user"))
+    tab.locator("#filter").press("End")
+    tab.keyboard.type(" and metadata:plan is pro")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url(re.compile("plan"))
+    tab.locator("td.start .open").first.click()
+    expect(tab.locator(".person .source")).to_contain_text("set by trace() where the work began")
+    tab.locator(".person").get_by_role("link", name="alice").click()
+    expect(tab.locator(".sums")).to_contain_text("Last seen")
+    expect(tab.get_by_role("heading", name="Latest sessions")).to_be_visible()
+    with browser.new_context() as elsewhere:
+        colleague = elsewhere.new_page()
+        colleague.goto(tab.url)
+        for part in ("h1", ".head .pairs", ".sums", "td.name"):
+            assert colleague.locator(part).all_inner_texts() == tab.locator(part).all_inner_texts() != []
+
+
 def test_a_filter_is_a_chip_too(tab: Page) -> None:
     """What is typed shows as chips; a chip can be added, turned into its opposite and removed, and the text follows."""
     tab.goto("/traces")

@@ -33,16 +33,18 @@ const IDENTITY_FIELDS = ["endUser", "endUserId", "end_user_id", "endUserMetadata
 
 /** The spans of a trace as JSON text. */
 export function spansOf(trace: SpanInput, root: Root): string[] {
+  const tree = treeOf(trace);
+  // Spans that begin at the same moment are shown in the order of their ids: that of their writing.
+  const ids = Array.from({ length: countOf(tree) }, newSpanId).sort();
   const texts: string[] = [];
   const write = (node: Timed, parentId: string | undefined, at: number): number => {
-    const spanId = parentId === undefined ? root.spanId : newSpanId();
+    const spanId = parentId === undefined ? root.spanId : (ids[texts.length] ?? newSpanId());
     const { start, end } = placed(node, at);
     texts.push(textOf(node.span, { spanId, parentId, start, end }, root));
     let following = start;
     for (const child of node.children) following = write(child, spanId, following);
     return end;
   };
-  const tree = treeOf(trace);
   write(tree, undefined, Math.max(0, root.now - tree.duration));
   return texts;
 }
@@ -71,6 +73,10 @@ function treeOf(trace: SpanInput): Timed {
     return timed(span, children, unusableIn(span));
   };
   return read(trace, 1);
+}
+
+function countOf(node: Timed): number {
+  return node.children.reduce((sum, child) => sum + countOf(child), 1);
 }
 
 function textOf(span: SpanInput, place: Place, root: Root): string {

@@ -226,6 +226,16 @@ describe("spans", () => {
     }
   });
 
+  it("that begin at the same moment have ids in the order in which they are written", async () => {
+    const children = Array.from({ length: 50 }, (_, number) => ({
+      name: `child ${number}`,
+      children: [{ name: "c" }],
+    }));
+    await client().trace({ name: "root", children });
+    const ids = receiver.spans.slice(1).map((span) => span.spanId);
+    expect(ids).toEqual([...ids].sort());
+  });
+
   it("of a child lose what they say of an end user, and that is told once without the value", async () => {
     const nl = client({ endUser: "u_1" });
     const child = { name: "child", endUserId: "u_secret", attributes: { "neatlogs.end_user.id": "u_secret" } };

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test browser-test browser-lint lint bench bench-collector bench-shim bench-store torture demo screenshots check wheel-check clean
+.PHONY: help run test browser-test browser-lint node-example lint bench bench-collector bench-shim bench-store torture demo screenshots check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,7 +42,7 @@ browser/node_modules/.package-lock.json: browser/package-lock.json
 	@touch $@
 
 ifeq ($(NPM),)
-browser-test browser-lint:
+browser-test browser-lint node-example:
 	$(WITHOUT_NODE)
 else
 browser-test: browser/node_modules/.package-lock.json  ## Build and test the TypeScript package
@@ -50,6 +50,9 @@ browser-test: browser/node_modules/.package-lock.json  ## Build and test the Typ
 
 browser-lint: browser/node_modules/.package-lock.json  ## Style and types of the TypeScript package
 	@cd browser && npm run --silent lint
+
+node-example: browser/node_modules/.package-lock.json  ## A Node program against a running processor
+	@cd browser && npm run --silent build && node examples/support_bot.mjs
 endif
 
 test: $(VENV)/.dev browser-test  ## Run every test
@@ -81,10 +84,12 @@ bench-shim: $(VENV)/.dev  ## Measure the shim: its span processor beside one tha
 bench-store: $(VENV)/.dev  ## Measure the store: writing, room on disk, questions (ARGS="--spans 5000000")
 	$(BIN)/python -m tests.bench.store $(ARGS)
 
-torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, damaged files, full disk, hostile input, fuzzing, an hour of load
+torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, outages, damaged files, full disk, hostile input, fuzzing, an hour of load
 	$(BIN)/python tests/torture/kill9.py --mode queue --kills 100
 	$(BIN)/python tests/torture/kill9.py --mode sync --kills 100
 	$(BIN)/python tests/torture/kill9.py --mode store --kills 100
+	$(BIN)/python tests/torture/outage.py --mode queue
+	$(BIN)/python tests/torture/outage.py --mode sync
 	$(BIN)/python tests/torture/queue_damage.py
 	$(BIN)/python tests/torture/full_disk.py
 	$(BIN)/python tests/torture/full_disk.py --of store --size 60
@@ -100,6 +105,7 @@ interop: $(VENV)/.dev  ## Real clients through the processor to real backends (P
 
 demo: $(VENV)/.dev  ## A lively mix of the examples against a running processor
 	$(BIN)/python examples/demo.py
+	@$(MAKE) --no-print-directory node-example
 
 screenshots: $(VENV)/.dev  ## Take the README's pictures of the traces page again
 	@cd tests && ../$(BIN)/python -m support.screenshots

@@ -129,3 +129,23 @@ def test_both_languages_meet_on_the_page() -> None:
         # A store that stands alone acknowledges after it has committed, and both programs have ended.
         (row,) = json.loads(get(f"{page.url.removesuffix('/traces')}/api/users"))["rows"]
     assert (row["end_user"], row["traces"]) == ("u_812", 2)
+
+
+def test_the_example() -> None:
+    """The example's concurrent requests and its job each have their own end user and session."""
+    with OtlpSink() as sink, processor_process("--upstream-endpoint", sink.grpc_endpoint) as processor:
+        printed = run_node_program(
+            "../../examples/support_bot.mjs", variables={"NEATLOGS_ENDPOINT": processor.endpoint}
+        )
+        spans = sink.wait_for_spans(5 * 2 + 1)
+    assert printed.splitlines() == [f" It is on its way: {length}".strip() for length in (18, 16, 16, 23, 9)]
+    roots = [(span.name, attributes(span)) for span in spans if not span.parent_span_id]
+    assert sorted((name, str(found.get(ID)), str(found.get("neatlogs.session.id"))) for name, found in roots) == [
+        ("Model.complete", "u_ada", "None"),
+        ("answer", "None", "nobody-1"),
+        ("answer", "u_ada", "ada-1"),
+        ("answer", "u_ada", "ada-1"),
+        ("answer", "u_grace", "grace-1"),
+        ("answer", "u_linus", "linus-1"),
+    ]
+    assert not [span for span in spans if span.parent_span_id and identity(span)]

@@ -55,9 +55,9 @@ def built_package() -> str:
 
 
 def run_node_program(name: str, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
-    """Run a program of `browser/test/programs` until it ends by itself; returns what it printed.
+    """Run a program until it ends by itself; returns what it printed.
 
-    It starts without any `OTEL_*` or `NEATLOGS_*` variable but the given ones.
+    Programs are in `browser/test/programs`, and named from there. It starts without any `OTEL_*` or `NEATLOGS_*` variable but the given ones.
     """
     done = subprocess.run(
         [built_package(), str(PROGRAMS / name), *arguments],

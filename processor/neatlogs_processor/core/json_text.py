@@ -91,7 +91,12 @@ def read_string(text: bytes, pos: int) -> tuple[bytes, int]:
     except ValueError:
         # A control character or an escape that does not exist; the message would quote the string.
         raise MalformedOtlpError(f"not JSON: the string at byte {pos} cannot be read") from None
-    return _LONE_SURROGATE.sub("\ufffd", decoded).encode(), end + 1
+    return repaired(decoded).encode(), end + 1
+
+
+def repaired(text: str) -> str:
+    """Return a text that UTF-8 can hold: half of a surrogate pair becomes U+FFFD."""
+    return _LONE_SURROGATE.sub("\ufffd", text)
 
 
 def read_name(text: bytes, pos: int) -> tuple[bytes, int]:

@@ -10,8 +10,13 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from neatlogs_processor.core.plain_json import JsonReader, Value
 from neatlogs_processor.errors import RequestTooLargeError
 
-OVERHEAD: Final = 16
-"""What an attribute, or an element of an array, costs beside its text."""
+MAX_PIECES: Final = 250_000
+"""Attributes, elements of arrays and events of one plain trace. Small ones cost far more than their text."""
+
+MAX_ARRAY_BYTES: Final = 64 * 1024
+"""Longer arrays become JSON text: nobody looks for an element in them."""
+
+_OVERHEAD = 16
 
 
 class Budget:
@@ -23,16 +28,20 @@ class Budget:
 
     def __init__(self, size: int) -> None:
         self._size = self._left = size
+        self._pieces = MAX_PIECES
 
-    def spend(self, size: int) -> None:
-        """Take from it.
+    def spend(self, size: int, pieces: int = 1) -> None:
+        """Take pieces from it, and the bytes of their texts together.
 
         Raises:
             RequestTooLargeError: There is not as much left.
         """
-        self._left -= size
+        self._left -= size + pieces * _OVERHEAD
+        self._pieces -= pieces
         if self._left < 0:
             raise RequestTooLargeError(f"the trace has more than {self._size} bytes as attributes (--max-message-size)")
+        if self._pieces < 0:
+            raise RequestTooLargeError(f"a plain trace has at most {MAX_PIECES:,} attributes, elements and events")
 
 
 class Attributes:
@@ -55,25 +64,16 @@ class Attributes:
         """Write an attribute, unless the key is there."""
         if key in self._keys:
             return
-        if isinstance(value, str):
-            self.add(key, AnyValue(string_value=value), len(value))
-        elif isinstance(value, int):
-            self.add(key, AnyValue(int_value=value))
-        else:
-            self.add(key, AnyValue(double_value=value))
+        self.add(key, _any_value(value), len(value) if isinstance(value, str) else 0)
 
     def put_all(self, keys: Iterable[str], value: str | int | float) -> None:
         """Write a value under several keys."""
         for key in keys:
             self.put(key, value)
 
-    def spend(self, size: int) -> None:
-        """Take from the budget."""
-        self._budget.spend(size)
-
-    def add(self, key: str, value: AnyValue, size: int = 0) -> None:
+    def add(self, key: str, value: AnyValue, size: int = 0, pieces: int = 1) -> None:
         """Write an attribute, even if the key is there."""
-        self._budget.spend(len(key) + size + OVERHEAD)
+        self._budget.spend(len(key) + size, pieces)
         self._keys.add(key)
         self._attributes.add(key=key, value=value)
 
@@ -99,27 +99,14 @@ def put_json(to: Attributes, key: str, value: Value, reader: JsonReader, path: s
     if first != b"[":
         to.add(key, scalar(value, reader, path))
         return
-    flat = AnyValue()
-    flat.array_value.SetInParent()
-    nested = False
-
-    def take(element: Value) -> None:
-        nonlocal nested
-        kind = reader.first(element.start)
-        nested = nested or kind in b"{[n"
-        if nested:
-            return
-        to.spend(element.end - element.start + OVERHEAD)
-        if kind == b'"':
-            flat.array_value.values.add(string_value=reader.string(element))
-        else:
-            flat.array_value.values.append(scalar(element, reader, path))
-
-    reader.elements(value, take)
-    if nested:
+    elements = reader.scalars(value, path) if value.end - value.start <= MAX_ARRAY_BYTES else None
+    if elements is None:
         to.put(key, reader.written(value))
-    else:
-        to.add(key, flat)
+        return
+    flat = AnyValue()
+    flat.array_value.values.extend(map(_any_value, elements))
+    flat.array_value.SetInParent()
+    to.add(key, flat, value.end - value.start, 1 + len(elements))
 
 
 def scalar(value: Value, reader: JsonReader, path: str) -> AnyValue:
@@ -129,7 +116,12 @@ def scalar(value: Value, reader: JsonReader, path: str) -> AnyValue:
         FieldError: It is a number that a double cannot hold.
     """
     first = reader.first(value.start)
-    if first in b"tf":
-        return AnyValue(bool_value=first == b"t")
-    number = reader.number(value, path)
-    return AnyValue(int_value=number) if isinstance(number, int) else AnyValue(double_value=number)
+    return _any_value(first == b"t" if first in b"tf" else reader.number(value, path))
+
+
+def _any_value(value: str | bool | int | float) -> AnyValue:
+    if isinstance(value, str):
+        return AnyValue(string_value=value)
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    return AnyValue(int_value=value) if isinstance(value, int) else AnyValue(double_value=value)

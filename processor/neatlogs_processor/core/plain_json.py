@@ -5,6 +5,7 @@ What a plain trace holds for people (what went in, what came out) stays JSON tex
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -19,7 +20,7 @@ MAX_MEMBERS: Final = 16 * 1024
 
 # Longer than any number needs to be; reading digits by the million is slow.
 _MAX_NUMBER_CHARS = 1100
-_INTEGER = re.compile(rb"-?[0-9]{1,19}")
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
 
 
 class Value(NamedTuple):
@@ -155,11 +156,22 @@ class JsonReader:
         written = self._text[value.start : value.end]
         if len(written) > _MAX_NUMBER_CHARS or not json_text.NUMBER.fullmatch(written):
             raise FieldError(path, "a number")
-        if _INTEGER.fullmatch(written) and -(2**63) <= int(written) < 2**63:
-            return int(written)
-        if math.isinf(float(written)):
-            raise FieldError(path, "a number that a double can hold")
-        return float(written)
+        return _number(written.decode(), path)
+
+    def scalars(self, value: Value, path: str) -> list[str | bool | int | float] | None:
+        """Return the elements of an array; `None` if one of them is null, an array or an object.
+
+        Raises:
+            FieldError: One is a number that no double holds.
+        """
+
+        def read(written: str) -> int | float:
+            return _number(written, path)
+
+        found = json.loads(self._text[value.start : value.end], parse_int=read, parse_float=read)
+        if any(element is None or isinstance(element, (dict, list)) for element in found):
+            return None
+        return [json_text.repaired(element) if isinstance(element, str) else element for element in found]
 
     def duration(self, value: Value, path: str) -> int:
         """Return a number of milliseconds in nanoseconds.
@@ -183,3 +195,11 @@ class JsonReader:
         if moment is None:
             raise FieldError(path, "a time from 1970 to 2262, in ISO 8601 or in milliseconds,")
         return moment
+
+
+def _number(written: str, path: str) -> int | float:
+    if _INTEGER.fullmatch(written) and -(2**63) <= int(written) < 2**63:
+        return int(written)
+    if len(written) > _MAX_NUMBER_CHARS or math.isinf(float(written)):
+        raise FieldError(path, "a number that a double can hold")
+    return float(written)

@@ -9,7 +9,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from neatlogs_processor.core import schema
-from neatlogs_processor.core.plain_attributes import OVERHEAD, Attributes, Budget, put_json, scalar
+from neatlogs_processor.core.plain_attributes import Attributes, Budget, put_json, scalar
 from neatlogs_processor.core.plain_fields import (
     ERROR_WORDS,
     FIELDS,
@@ -59,7 +59,7 @@ class SpanWriter:
             MalformedOtlpError: A field holds what it must not.
         """
         name = self._text("name") or ""
-        self._budget.spend(len(name) + OVERHEAD)
+        self._budget.spend(len(name))
         self._span.name = name
         given = self._given()
         if is_root:
@@ -258,7 +258,7 @@ class SpanWriter:
             self._to.put_all(_KEYS["status"], said)
         error = self._text("error")
         if error and error != "false":
-            self._budget.spend(len(error))
+            self._budget.spend(len(error), 0)
             status.code = Status.STATUS_CODE_ERROR
             status.message = error
 
@@ -285,7 +285,7 @@ class SpanWriter:
         moment = self._span.start_time_unix_nano
         if b"timestamp" in known:
             moment = reader.time(known[b"timestamp"], f"{path}.timestamp")
-        self._budget.spend(OVERHEAD)
+        self._budget.spend(0)
         event = self._span.events.add(name="log", time_unix_nano=moment)
         to = Attributes(event.attributes, self._budget)
         for name in (b"level", b"message"):

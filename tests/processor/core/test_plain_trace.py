@@ -16,6 +16,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from neatlogs_processor.core.answers_json import plain_trace_answer, plain_trace_refusal
+from neatlogs_processor.core.plain_attributes import MAX_ARRAY_BYTES, MAX_PIECES
 from neatlogs_processor.core.plain_fields import FIELDS
 from neatlogs_processor.core.plain_json import MAX_MEMBERS
 from neatlogs_processor.core.plain_trace import MAX_SPANS, PlainTrace, plain_trace_to_otlp
@@ -203,7 +204,7 @@ def test_attributes_keep_their_types() -> None:
         "holes": "[1, null]",
     }
     (array,) = (
-        one for one in spans({"name": "a", "attributes": {"k": ["x", 1, 2.5, True], "e": []}})[0].attributes[:1]
+        one for one in spans({"name": "a", "attributes": {"k": ["\ud800", 1, 2.5, True], "e": []}})[0].attributes[:1]
     )
     assert [one.WhichOneof("value") for one in array.value.array_value.values] == [
         "string_value",
@@ -211,6 +212,7 @@ def test_attributes_keep_their_types() -> None:
         "double_value",
         "bool_value",
     ]
+    assert array.value.array_value.values[0].string_value == "\ufffd"
 
 
 def test_a_query_is_the_input_where_there_is_none() -> None:
@@ -709,6 +711,27 @@ def test_what_comes_out_is_bounded(field: dict[str, Any]) -> None:
     with pytest.raises(RequestTooLargeError, match="--max-message-size"):
         convert({"name": "a", **field}, max_size=1000)
     convert({"name": "a"}, max_size=1000)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"documents": [0] * MAX_PIECES},
+        {"logs": [{}] * MAX_PIECES},
+        {"children": [{"name": "b", "attributes": {"a": [0] * 20_000}}] * 13},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_the_number_of_small_things_is_bounded(fields: dict[str, Any]) -> None:
+    """Attributes, elements and events cost more than their text: a trace has so many and no more."""
+    with pytest.raises(RequestTooLargeError, match=r"at most 250,000"):
+        convert({"name": "a", **fields})
+
+
+def test_a_long_array_is_json() -> None:
+    """An array attribute that is too long to look into is kept as the text that it is."""
+    long = [0] * MAX_ARRAY_BYTES
+    assert root(attributes={"a": long})["a"] == json.dumps(long)
 
 
 # Answers.

@@ -58,7 +58,7 @@ claims = st.fixed_dictionaries(
         "kind": texts,
         "error": values,
         "duration_ms": st.floats(0, 1e6),
-        "start": st.integers(0, 10**13),
+        "start": st.integers(0, 9 * 10**12),
         "x": values,
     },
 )

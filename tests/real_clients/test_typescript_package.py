@@ -11,8 +11,9 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from support.fake_openai import FakeOpenAI
 from support.otlp_sink import OtlpSink, attributes
 from support.page import page_under_test
 from support.processor_process import processor_process
@@ -149,3 +150,24 @@ def test_the_example() -> None:
         ("answer", "u_linus", "linus-1"),
     ]
     assert not [span for span in spans if span.parent_span_id and identity(span)]
+
+
+def test_the_clients_of_models() -> None:
+    """Wrapped clients of OpenAI and Anthropic answer as ever, and each call is a trace under its end user."""
+    with FakeOpenAI() as model, OtlpSink() as sink:
+        with processor_process("--upstream-endpoint", sink.grpc_endpoint) as processor:
+            printed = run_node_program("model_clients.mjs", processor.endpoint, model.url)
+        # Anthropic's client opens spans of its own, below ours.
+        roots = [span for span in sink.spans if not span.parent_span_id]
+    said = "The answer is 42."
+    assert printed.splitlines() == [f"200 {said}", *[said] * 5, "true"]
+or span in spans) == [
+        ("Anthropic.messages.create", "anthropic", Status.STATUS_CODE_UNSET),
+        ("Anthropic.messages.stream", "anthropic streamed", Status.STATUS_CODE_UNSET),
+        ("OpenAI.chat.completions.create", "failed", Status.STATUS_CODE_ERROR),
+        ("OpenAI.chat.completions.create", "streamed", Status.STATUS_CODE_UNSET),
+        ("OpenAI.chat.completions.create", "whole", Status.STATUS_CODE_UNSET),
+        ("OpenAI.chat.completions.create", "with response", Status.STATUS_CODE_UNSET),
+        ("inside", "inside", Status.STATUS_CODE_UNSET),
+    ]
+    assert all(span.end_time_unix_nano > span.start_time_unix_nano for span in roots)

@@ -21,6 +21,8 @@ from neatlogs_processor.core.plain_fields import (
 from support.settings_table import README
 
 DATA = Path(__file__).parents[1] / "data" / "plain_trace_fields.json"
+CASES = DATA.with_name("plain_trace_cases.json")
+"""Spans with what becomes of them, written by hand."""
 BEGIN = "<!-- plain trace: begin (tests/support/plain_trace_table.py writes this) -->"
 END = "<!-- plain trace: end -->"
 
@@ -60,6 +62,12 @@ def data() -> dict[str, Any]:
         "kind_of_child": KIND_OF_CHILD,
         "status_words": {"error": sorted(ERROR_WORDS), "ok": sorted(OK_WORDS), "unset": sorted(UNSET_WORDS)},
     }
+
+
+def cases() -> list[dict[str, Any]]:
+    """Return the cases: each has a name, a root span's fields, its attributes and its status."""
+    found: list[dict[str, Any]] = json.loads(CASES.read_text(encoding="utf-8"))["cases"]
+    return found
 
 
 def current() -> str:

@@ -214,7 +214,8 @@ class SpanWriter:
 
         def take(element: Value) -> None:
             nonlocal number
-            self._document(number, element)
+            if not self._reader.is_null(element):
+                self._document(number, element)
             number += 1
 
         self._reader.elements(value, take)

@@ -126,6 +126,19 @@ def test_a_field_becomes_the_attributes_of_the_table(one: Any) -> None:
         assert {key.replace("documents.0", "documents.N") for key, _ in new} >= set(one.attributes)
 
 
+@pytest.mark.parametrize("case", plain_trace_table.cases(), ids=lambda case: case["name"])
+def test_the_cases_that_clients_share(case: dict[str, Any]) -> None:
+    """Each case of the data file for clients in other languages is what becomes of its span here."""
+    # As JavaScript writes it: without spaces.
+    text = json.dumps({"name": "span", **case["fields"]}, separators=(",", ":"))
+    span = spans(text.encode())[0]
+    assert (attributes(span), span.status.code, span.status.message) == (
+        case["attributes"],
+        case["status"]["code"],
+        case["status"]["message"],
+    )
+
+
 def test_every_example_is_a_field() -> None:
     """The examples of these tests cover the table."""
     assert EXAMPLES.keys() == {re.split(r"\W", one.name)[0] for one in FIELDS}
@@ -232,6 +245,7 @@ def test_documents_are_text_or_objects() -> None:
         {"text": "t", "id": 7, "score": 1, "metadata": {"a": 1}, "more": 1},
         {"pageContent": "p", "source": "wiki"},
         {"title": "no content", "id": None},
+        None,
         5,
     ]
     prefix = "retrieval.documents"
@@ -244,7 +258,7 @@ def test_documents_are_text_or_objects() -> None:
         f"{prefix}.2.document.content": "p",
         f"{prefix}.2.document.metadata": '{"pageContent": "p", "source": "wiki"}',
         f"{prefix}.3.document.content": '{"title": "no content", "id": null}',
-        f"{prefix}.4.document.content": "5",
+        f"{prefix}.5.document.content": "5",
     }
 
 

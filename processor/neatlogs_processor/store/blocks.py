@@ -1,7 +1,8 @@
 """Blocks: serialised spans of one trace that arrived in one request, compressed together.
 
-A block is one byte that names the format, then a raw deflate stream of the length-delimited spans. Small spans are
-mostly attribute keys, so the stream starts from a dictionary of those; a dictionary is part of a format for ever.
+A block is one byte that names the format, then a zlib stream of the length-delimited spans, which ends with a checksum.
+Small spans are mostly attribute keys, so the stream starts from a dictionary of those; a dictionary is part of a format
+for ever.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ _DICTIONARY: Final = " ".join(
 
 def compress(spans: Iterable[bytes]) -> bytes:
     """Return the block that holds these serialised spans."""
-    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15, 8, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, 15, 8, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
     framed = b"".join([_SPANS + _varint(len(span)) + span for span in spans])
     return bytes([_FORMAT]) + compressor.compress(framed) + compressor.flush()
 
@@ -71,19 +72,23 @@ def decompress(block: bytes) -> list[Span]:
     """
     if block[:1] != bytes([_FORMAT]):
         raise ValueError("a block of spans in an unknown format")
+    stream = zlib.decompressobj(15, _DICTIONARY)
     try:
-        framed = zlib.decompressobj(-15, _DICTIONARY).decompress(block[1:])
+        framed = stream.decompress(block[1:])
     except zlib.error as error:
         raise ValueError(f"a damaged block of spans ({error})") from None
+    # Without its end the checksum was not compared.
+    if not stream.eof:
+        raise ValueError("a damaged block of spans (its end is missing)")
     return list(ScopeSpans.FromString(framed).spans)
 
 
 def group(sizes: Iterable[int]) -> list[int]:
     """Divide spans of these sizes into blocks; return how many go into each."""
     counts: list[int] = []
-    size = MAX_BLOCK_BYTES
+    size = 0
     for one in sizes:
-        if size + one > MAX_BLOCK_BYTES and (not counts or size):
+        if not counts or (size and size + one > MAX_BLOCK_BYTES):
             counts.append(0)
             size = 0
         counts[-1] += 1

@@ -55,17 +55,19 @@ class CountingUpstream:
 
     Args:
         chance: Decides which requests are refused for now, and which answers are lost after the request was kept.
+        port: Where it listens; 0 takes any free port.
+        arrived: What has arrived at an earlier one in its place.
     """
 
-    def __init__(self, chance: random.Random) -> None:
-        self.arrived: Counter[int] = Counter()
+    def __init__(self, chance: random.Random, port: int = 0, arrived: Counter[int] | None = None) -> None:
+        self.arrived: Counter[int] = Counter() if arrived is None else arrived
         self._chance = chance
         self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         handler = grpc.unary_unary_rpc_method_handler(self._export)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICES["traces"], {"Export": handler}),)
         )
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
 
     async def start(self) -> None:
         """Accept requests."""

@@ -67,8 +67,8 @@ async def outage(mode: str, seconds: float, seed: int, folder: Path) -> bool:
     print(
         f"mode {mode}, upstream away for {seconds:g} s (seed {seed}), found again after {found:.1f} s; spans:"
         f" {load.sent} sent, {len(load.acknowledged)} acknowledged ({during} of them meanwhile),"
-        f" {len(upstream.arrived)} received, {len(lost)} lost, {upstream.arrived.total() - len(upstream.arrived)} duplicated; peak resident memory"
-        f" {memory / 2**20:.0f} MiB"
+        f" {len(upstream.arrived)} received, {len(lost)} lost,"
+        f" {upstream.arrived.total() - len(upstream.arrived)} duplicated; peak resident memory {memory / 2**20:.0f} MiB"
     )
     if lost or finished.code or not kept_promise:
         print(f"NOT HELD; exit code {finished.code}; stderr:\n{finished.stderr[-5000:]}")

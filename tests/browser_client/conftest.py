@@ -8,7 +8,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from support.page import PageUnderTest, chromium, page_under_test, running_browser
-from support.web_pages import Receiver, ToolsMissingError, browser_keys, bundle, receiver, web_site
+from support.typescript_package import NodeMissingError
+from support.web_pages import Receiver, browser_keys, bundle, receiver, web_site
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,7 +17,7 @@ def _tools() -> None:
     """The client, built."""
     try:
         bundle()
-    except ToolsMissingError as error:
+    except NodeMissingError as error:
         pytest.skip(str(error))
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import json
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -26,9 +24,9 @@ from starlette.routing import BaseRoute, Route
 
 from support.page import PageUnderTest
 from support.processor_process import WAIT_SECONDS
+from support.typescript_package import PACKAGE, built_package
 from support.web_servers import asgi_server
 
-PACKAGE = Path(__file__).parents[2] / "browser"
 KEY = "nlw_browser_key"
 """The browser key of every test."""
 
@@ -44,26 +42,15 @@ document.title = "ready";
 """
 
 
-class ToolsMissingError(Exception):
-    """The client cannot be built here; the message says what to do."""
-
-
 @functools.cache
 def bundle() -> bytes:
     """Build the browser entry the way `npm run build` does, and return the one file that a page loads.
 
     Raises:
-        ToolsMissingError: There is no Node here, or its packages cannot be installed.
+        NodeMissingError: There is no Node here, or its packages cannot be installed.
     """
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        raise ToolsMissingError("no Node: apt-get install -y nodejs npm")
-    with tempfile.TemporaryDirectory() as folder, (Path(tempfile.gettempdir()) / "neatlogs-npm.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (PACKAGE / "node_modules" / "esbuild").exists():
-            done = subprocess.run([npm, "ci"], cwd=PACKAGE, capture_output=True, text=True, timeout=500, check=False)
-            if done.returncode:
-                raise ToolsMissingError(f"npm could not install the packages of browser/: {done.stderr[-300:]}")
+    node = built_package()
+    with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, "neatlogs.min.js")
         subprocess.run([node, "scripts/bundle.mjs", str(made)], cwd=PACKAGE, check=True, timeout=120)
         return made.read_bytes()
@@ -71,7 +58,7 @@ def bundle() -> bytes:
 
 def bundled(source: str) -> bytes:
     """Bundle a module that a page loads; it may import the packages of `browser/` and, as `neatlogs`, the client."""
-    bundle()  # The packages are there afterwards.
+    built_package()
     command = ["node_modules/.bin/esbuild", "--bundle", "--format=esm", "--platform=browser", "--log-level=warning"]
     command += [f"--alias:neatlogs={PACKAGE / 'src' / 'browser' / 'index.ts'}"]
     done = subprocess.run(command, input=source.encode(), cwd=PACKAGE, check=True, timeout=120, stdout=subprocess.PIPE)

@@ -73,7 +73,8 @@ def node_service(*arguments: str) -> Iterator[str]:
     """Run the program `service.mjs` until the block ends, and demand that it ends well; yields its URL."""
     process = subprocess.Popen(
         [built_package(), str(PROGRAMS / "service.mjs"), *arguments],
-        env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # Batches leave soon: some tests wait for them while the service runs.
+        env=clean_environment() | {"OTEL_BSP_SCHEDULE_DELAY": "100"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None

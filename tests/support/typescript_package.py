@@ -57,7 +57,8 @@ def built_package() -> str:
 def run_node_program(name: str, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
     """Run a program until it ends by itself; returns what it printed.
 
-    Programs are in `browser/test/programs`, and named from there. It starts without any `OTEL_*` or `NEATLOGS_*` variable but the given ones.
+    Programs are in `browser/test/programs`, and named from there. It starts without any `OTEL_*` or `NEATLOGS_*`
+    variable but the given ones.
     """
     done = subprocess.run(
         [built_package(), str(PROGRAMS / name), *arguments],
@@ -74,7 +75,8 @@ def node_service(*arguments: str) -> Iterator[str]:
     process = subprocess.Popen(
         [built_package(), str(PROGRAMS / "service.mjs"), *arguments],
         # Batches leave soon: some tests wait for them while the service runs.
-        env=clean_environment() | {"OTEL_BSP_SCHEDULE_DELAY": "100"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=clean_environment() | {"OTEL_BSP_SCHEDULE_DELAY": "100"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None

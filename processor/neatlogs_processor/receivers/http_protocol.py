@@ -117,9 +117,14 @@ class BoundedProtocol(H11Protocol):
         self._end()
 
     async def _guard(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer what h11 lets through: headers that came in one piece, however long, and any version of HTTP."""
+        """Answer what h11 lets through: headers that came in one piece, however long, any version of HTTP, and a body
+        whose end is said in two ways.
+        """
         if scope["http_version"] not in ("1.0", "1.1"):
             reason, status = "not_http", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+        elif {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            # https://www.rfc-editor.org/rfc/rfc9112#section-6.1
+            reason, status = "not_http", HTTPStatus.BAD_REQUEST
         elif sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self._limits.header_size:
             reason, status = "header_size", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         else:

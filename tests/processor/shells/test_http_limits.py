@@ -181,8 +181,10 @@ async def test_headers_over_the_limit_say_so() -> None:
         b"POST /v1/traces HTTP/1.1\r\n\r\n",
         POST + b"content-length: -1\r\n\r\n",
         POST + b"content-length: 1\r\ncontent-length: 2\r\n\r\n",
+        # Whoever stands in front may go by the other one of the two, and what follows would be a request of its own.
+        POST + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
-    ids=["tls", "http2", "version", "zeros", "line-ends", "no-host", "negative-length", "two-lengths"],
+    ids=["tls", "http2", "version", "zeros", "line-ends", "no-host", "negative-length", "two-lengths", "two-framings"],
 )
 async def test_what_is_not_http_1_is_refused(quick: Received, sent: bytes) -> None:
     """Another protocol on this port gets a plain refusal and no word in the log."""

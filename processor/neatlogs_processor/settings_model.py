@@ -281,6 +281,7 @@ class Settings(BaseModel):
         10 * 2**30,
         Meta(_STORE, "SIZE", format_size, none="none"),
         "How large the store may become before the oldest traces go, or none. Its log takes up to 64 MiB besides.",
+        ge=2**20,
     )
 
     page_token_file: Path | None = setting(

@@ -19,7 +19,7 @@ from neatlogs_processor.errors import ProcessorError, StoreUnavailableError
 from neatlogs_processor.store.beside import BEST_EFFORT_SECONDS, StoreBeside
 from neatlogs_processor.store.files import open_writer
 from neatlogs_processor.telemetry import Telemetry
-from support.processor import Running, program, running, until
+from support.processor import Running, program, run, running, until
 from support.queue_parts import Destination, rejected, unavailable
 from support.store_contents import assert_sound, rollups_of, spans_of
 from support.store_parts import trace, traces
@@ -210,6 +210,25 @@ async def test_a_page_on_a_store_that_another_process_writes(tmp_path: Path) -> 
             assert (f"user {number}", 2) in found
             assert len(found) == number + 1
     assert_sound(path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--store-max-size", "1KiB"], "--store-max-size: '1KiB' cannot be used"),
+        (["--store-max-age", "0s"], "--store-max-age: '0s' cannot be used"),
+        (["--store-required"], "--store-required is for a store beside an upstream"),
+        (["--store", "/dev/null/traces.db"], "--store: cannot write /dev/null/traces.db"),
+    ],
+)
+async def test_settings_that_cannot_work_are_refused(tmp_path: Path, flags: list[str], says: str) -> None:
+    """A mistake about the store is one line and exit code 2, and leaves no file behind."""
+    path = tmp_path / "traces.db"
+    finished = await run(*FLAGS, "--store", str(path), *flags)
+    assert finished.code == 2
+    assert says in finished.stderr
+    assert finished.stderr.count("\n") == 0
+    assert not path.exists()
 
 
 async def test_sigterm_under_load_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:

@@ -44,10 +44,11 @@ def built_package() -> str:
             )  # fmt: skip
             if done.returncode:
                 raise NodeMissingError(f"npm could not install the packages of browser/: {done.stderr[-300:]}")
-        stamp, wanted = PACKAGE / "dist" / ".sources", _fingerprint()
-        if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+        stamp, wanted = cache / "browser.sources", _fingerprint()
+        built = (PACKAGE / "dist" / "node" / "index.js").exists() and stamp.exists()
+        if not built or stamp.read_text(encoding="utf-8") != wanted:
             done = subprocess.run(
-                [node, "scripts/build.mjs"], cwd=PACKAGE, capture_output=True, text=True, timeout=300, check=False
+                [npm, "run", "--silent", "build"], cwd=PACKAGE, capture_output=True, text=True, timeout=300, check=False
             )
             assert done.returncode == 0, done.stdout + done.stderr
             stamp.write_text(wanted, encoding="utf-8")

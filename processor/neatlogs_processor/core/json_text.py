@@ -34,6 +34,12 @@ NEXT_MEMBER: Final = re.compile(rb"[ \t\n\r]*(?:(,)[ \t\n\r]*|\})")
 NEXT_ELEMENT: Final = re.compile(rb"[ \t\n\r]*(?:(,)[ \t\n\r]*|\])")
 """What follows an element: a comma (group 1) or the end of the array."""
 
+_SCALAR_ELEMENTS = re.compile(
+    rb"(?:(?:" + STRING.pattern + rb"|" + NUMBER.pattern + rb"|true|false|null)[ \t\n\r]*,[ \t\n\r]*){1,512}"
+)
+# Many at once, because an array of millions would hold a processor up for long; not all, because the engine remembers
+# where each began.
+
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _COLON = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*")
 _LITERAL = re.compile(rb"true|false|null")
@@ -170,8 +176,10 @@ def too_deep(max_depth: int) -> MalformedOtlpError:
 
 
 def _enter(text: bytes, pos: int, inside: set[bytes] | None, max_members: int) -> int:
-    """Return where the value begins: here in an array, after the name in an object."""
+    """Return where the next value begins: in an object after the name, in an array after scalars that others follow."""
     if inside is None:
+        while scalars := _SCALAR_ELEMENTS.match(text, pos):
+            pos = scalars.end()
         return pos
     name, pos = read_name(text, pos)
     note_unread(name, inside, max_members)

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test browser-test browser-lint node-example lint bench bench-collector bench-shim bench-store torture demo screenshots check wheel-check clean
+.PHONY: help run test browser-test browser-lint node-example page-example lint bench bench-collector bench-shim bench-store torture demo screenshots check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,7 +42,7 @@ browser/node_modules/.package-lock.json: browser/package-lock.json
 	@touch $@
 
 ifeq ($(NPM),)
-browser-test browser-lint node-example:
+browser-test browser-lint node-example page-example:
 	$(WITHOUT_NODE)
 else
 browser-test: browser/node_modules/.package-lock.json  ## Build and test the TypeScript package
@@ -53,6 +53,9 @@ browser-lint: browser/node_modules/.package-lock.json  ## Style and types of the
 
 node-example: browser/node_modules/.package-lock.json  ## A Node program against a running processor
 	@cd browser && npm run --silent build && node examples/support_bot.mjs
+
+page-example: browser/node_modules/.package-lock.json  ## A web page and its server (ARGS="--visit" plays a visit)
+	@cd browser && npm run --silent build && node examples/page.mjs $(ARGS)
 endif
 
 test: $(VENV)/.dev browser-test  ## Run every test
@@ -106,6 +109,7 @@ interop: $(VENV)/.dev  ## Real clients through the processor to real backends (P
 demo: $(VENV)/.dev  ## A lively mix of the examples against a running processor
 	$(BIN)/python examples/demo.py
 	@$(MAKE) --no-print-directory node-example
+	@$(MAKE) --no-print-directory page-example ARGS=--visit
 
 screenshots: $(VENV)/.dev  ## Take the README's pictures of the traces page again
 	@cd tests && ../$(BIN)/python -m support.screenshots

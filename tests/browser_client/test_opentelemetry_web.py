@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Page
 from starlette.routing import Route
 
@@ -11,6 +12,9 @@ from support.page import page_under_test
 from support.web_pages import bundled, eventually, script, stored_trace, web_site
 
 OpenTab = Callable[..., Page]
+
+# The first test of a new machine installs packages.
+pytestmark = pytest.mark.timeout(600)
 
 _SOURCE = """
 import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-http";

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, Page
 
 from support.page import PageUnderTest, page_under_test
 from support.web_pages import KEY, ask, browser_keys, eventually, stored_trace, web_site
 
 OpenTab = Callable[..., Page]
+
+# The first test of a new machine installs packages.
+pytestmark = pytest.mark.timeout(600)
 
 
 def client(tab: Page, site: PageUnderTest, **options: Any) -> None:

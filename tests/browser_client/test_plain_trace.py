@@ -16,6 +16,9 @@ from support.web_pages import stored_trace
 
 OpenTab = Callable[..., Page]
 
+# The first test of a new machine installs packages.
+pytestmark = pytest.mark.timeout(600)
+
 _START = 1_767_323_045_000
 TRACES: list[dict[str, Any]] = [
     {"name": "smallest"},

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page
 
 from support.page import PageUnderTest
@@ -13,6 +14,9 @@ from support.processor_process import processor_process
 from support.web_pages import KEY, Receiver, stored_trace
 
 OpenTab = Callable[..., Page]
+
+# The first test of a new machine installs packages.
+pytestmark = pytest.mark.timeout(600)
 
 # What a page is told after its end can be seen by its successor only if it writes it down.
 _REMEMBER = """(endpoint) => {

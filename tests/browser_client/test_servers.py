@@ -23,6 +23,9 @@ from support.web_pages import Receiver, eventually, stored_trace, web_site
 
 OpenTab = Callable[..., Page]
 
+# The first test of a new machine installs packages.
+pytestmark = pytest.mark.timeout(600)
+
 
 @dataclass
 class Shop:

@@ -28,7 +28,7 @@ from neatlogs_processor.store.retention import DAY, Limits
 from support.processor import until
 from support.queue_parts import MIB, Destination, queue_in, traces
 from support.store_contents import assert_sound, spans_of
-from support.store_parts import store_at, trace
+from support.store_parts import START, Clock, store_at, trace
 from support.store_parts import traces as traces_of
 
 ROUNDS = 5
@@ -67,28 +67,32 @@ async def torture_queue(folder: Path) -> bool:
 
 async def torture_store(folder: Path) -> bool:
     """Fill the store and let its traces become too old, several times; print figures, say whether all is well."""
-    path = folder / "traces.db"
-    async with store_at(path, Limits(max_age=DAY)) as parts:
-        for number in range(ROUNDS):
-            kept, gone = len(parts.kept), parts.pruned()
+    path, filler = folder / "traces.db", folder / "filler"
+    first, now = 0, START
+    for number in range(ROUNDS):
+        async with store_at(path) as parts:
+            parts.sent, parts.clock.now = first, now
             await parts.fill(padding=300, spans=100)
-            filled = _fill(folder / "filler")
+        kept, first = parts.kept, parts.sent
+        filled = _fill(filler)
+        # A processor can be started on a full disk.
+        async with store_at(path, Limits(max_age=DAY), clock=(clock := Clock(now))) as parts:
             await parts.fill(padding=300)
             here = spans_of(path)
-            lost = [one for one in parts.kept[kept:] if ((one + 1).to_bytes(16, "big"), FIRST_SPAN) not in here]
-            parts.clock.now += 2 * DAY
+            lost = [one for one in kept if ((one + 1).to_bytes(16, "big"), FIRST_SPAN) not in here]
+            now = clock.now = now + 2 * DAY
             # Refused, and yet it wakes the one who deletes.
-            while parts.pruned() - gone < here.total():
+            while parts.pruned() < here.total():
                 with contextlib.suppress(StoreUnavailableError):
                     await parts.store.send(traces_of(trace(0)))
-            (folder / "filler").unlink()
-            print(
-                f"round {number}: {len(parts.kept) - kept} requests acknowledged until the disk was full, {filled}"
-                f" bytes from outside, {len(lost)} lost, {parts.pruned() - gone} spans deleted",
-                flush=True,
-            )
-            if lost or len(parts.kept) == kept:
-                return False
+        filler.unlink()
+        print(
+            f"round {number}: {len(kept)} requests acknowledged until the disk was full, {filled} bytes from outside,"
+            f" {len(lost)} lost, {parts.pruned()} spans deleted",
+            flush=True,
+        )
+        if lost or not kept:
+            return False
     assert_sound(path)
     return True
 

@@ -161,23 +161,29 @@ def find_in(buf: bytes, message: Message, start: int, end: int) -> tuple[list[Fo
     return found, ambiguous
 
 
-def usual_owner(buf: bytes, found: list[Found]) -> str | None:
-    """The end-user id of a root span whose identity attributes can all stay as they are, where that is quickly seen.
+def usual_owner(buf: bytes, start: int, end: int) -> str | None:
+    """The end-user id among the identity attributes of a root span, where it is quickly seen that all can stay.
 
     None where it is not: then `judge` knows.
+
+    Args:
+        buf: Holds, from `start` to `end`, attribute fields and nothing else, each a short key and then a value.
     """
     end_user_id = None
     keys = set()
-    for _, _, start, end, key, plain in found:
-        if plain is not None:
-            return None
-        text = _usual_string(buf, start, end, key)
-        if text is None:
+    pos = start
+    while pos < end:
+        length, inner = _length(buf, pos + 1)
+        after = inner + length
+        key = buf[inner + 2 : inner + 2 + buf[inner + 1]]
+        text = _usual_string(buf, inner, after, key)
+        if text is None or key in keys:
             return None
         keys.add(key)
         if key == END_USER_ID:
             end_user_id = text
-    return end_user_id if len(keys) == len(found) else None
+        pos = after
+    return end_user_id
 
 
 def judge(buf: bytes, found: Iterable[Found]) -> Identity:
@@ -230,17 +236,35 @@ def _value(buf: bytes, attribute: Found) -> tuple[str | None, bytes | None]:
 
 
 def _usual_string(buf: bytes, start: int, end: int, key: bytes) -> str | None:
-    """The string value of an attribute of the usual shape: a short key, then a short string, and nothing else."""
+    """The string value of an attribute of the usual shape: a short key, then a string, and nothing else.
+
+    The attribute has been walked before.
+    """
     pos = start + 2 + len(key)
-    if end - pos > 0x7F or end - pos < 4 or buf[start] != 0x0A or buf[start + 1] != len(key):
+    if end - pos < 4 or buf[start] != 0x0A or buf[start + 1] != len(key) or buf[pos] != 0x12:
         return None
-    if buf[pos] != 0x12 or buf[pos + 1] != end - pos - 2 or buf[pos + 2] != 0x0A or buf[pos + 3] != end - pos - 4:
+    size, value = _length(buf, pos + 1)
+    if value + size != end or size < 2 or buf[value] != 0x0A:
+        return None
+    size, text = _length(buf, value + 1)
+    if text + size != end:
         return None
     try:
-        return buf[pos + 4 : end].decode()
+        return buf[text:end].decode()
     except UnicodeDecodeError:
         # The strict way says so in its own words.
         return None
+
+
+def _length(buf: bytes, pos: int) -> tuple[int, int]:
+    """`read_varint`, quickly for lengths of one byte or two."""
+    length = buf[pos]
+    if length < 0x80:
+        return length, pos + 1
+    high = buf[pos + 1]
+    if high < 0x80:
+        return length & 0x7F | high << 7, pos + 2
+    return read_varint(buf, pos, len(buf))
 
 
 def _set_once(data: bytes) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from neatlogs_processor.core.attributes import Found, encode_attribute, find_in, judge, read_key, usual_owner
+from neatlogs_processor.core.hopping import Held, hop_spans
 from neatlogs_processor.core.policy import (
     MAX_REPORTED_OVERRIDES,
     Counts,
@@ -22,6 +23,7 @@ from neatlogs_processor.core.policy import (
     is_root_span,
     names_somebody,
 )
+from neatlogs_processor.core.regular_spans import AT_ONCE, Run, attributes_of, prove_regular
 from neatlogs_processor.core.schema import (
     END_USER_ID,
     END_USER_METADATA,
@@ -36,8 +38,6 @@ from neatlogs_processor.core.schema import (
     RESOURCE_SPANS_SCOPE_SPANS,
     SCOPE,
     SCOPE_NAME,
-    SCOPE_SPANS_SCOPE,
-    SCOPE_SPANS_SPANS,
     SERVICE_NAME,
     SPAN,
     SPAN_EVENTS,
@@ -46,18 +46,13 @@ from neatlogs_processor.core.schema import (
 )
 from neatlogs_processor.core.spans import (
     NO_HIT,
-    PARENT_SPAN_ID,
-    SPAN_ID,
-    TRACE_ID,
-    USUAL_CHILD,
     Parts,
-    counts_as_root,
     describe_span,
     find_namespace,
     scan_span,
 )
 from neatlogs_processor.core.strict import canonical, read_key_value
-from neatlogs_processor.core.wire import Editor, Field, encode_len, encode_varint, fields, read_field, read_varint
+from neatlogs_processor.core.wire import Editor, Field, encode_len, encode_varint, fields
 from neatlogs_processor.errors import MalformedOtlpError
 
 _PLACES: Final = tuple(Place)
@@ -158,104 +153,72 @@ class _Enforcement:
         editor.close(mark, outer.header, outer.start, outer.end)
 
     def _scope_spans(self, outer: Field) -> None:
+        editor = self._editor
+        held = self._holds_hit(outer.start, outer.end)
+        has_default = self._default is not None
+        mark = editor.open()
+        hopped = hop_spans(
+            self._body,
+            outer.start,
+            outer.end,
+            self._hit,
+            # Where a default lands, the scope holds identity afterwards: it is judged as if it held it already.
+            refuse_groups=held or has_default,
+            hold_all=has_default or self._entry,
+        )
+        self._hit = hopped.hit
+        self._counts.spans += hopped.spans
+        self._counts.roots += hopped.roots
+        for at in range(0, len(hopped.held), AT_ONCE):
+            self._held_spans(hopped.held[at : at + AT_ONCE])
+        if held and hopped.scopes:
+            cleared = self._clear(editor, SCOPE, hopped.scopes)
+            self._report(_SCOPE, cleared.removed, cleared.buf, cleared.start, cleared.end)
+        editor.close(mark, outer.header, outer.start, outer.end)
+
+    def _held_spans(self, held: list[Held]) -> None:
+        """Deal with some spans that have to be opened."""
         body = self._body
         editor = self._editor
-        start, end = outer.start, outer.end
-        held = self._holds_hit(start, end)
-        hit = self._hit
-        open_all = self._default is not None or self._entry
-        # Where a default lands, the scope holds identity afterwards: it is judged as if it held it already.
-        refuse_groups = held or self._default is not None
-        scopes = []
-        spans = roots = 0
-        mark = editor.open()
-        # Nearly every span is hopped here: a child that begins as exporters begin one and holds no identity.
-        unpack = USUAL_CHILD.unpack_from
-        last_usual = -1 if open_all else end - USUAL_CHILD.size
-        pos = start
-        while pos < end:
-            if pos <= last_usual:
-                tag, low, high, trace_id, span_id, third, parent_byte = unpack(body, pos)
-                after = pos + 3 + (low & 0x7F | high << 7)
-                if (
-                    tag == 0x12
-                    and low > 0x7F > high
-                    and after <= hit
-                    and third == PARENT_SPAN_ID
-                    and parent_byte
-                    and trace_id == TRACE_ID
-                    and span_id == SPAN_ID
-                    and after <= end
-                ):
-                    spans += 1
-                    pos = after
-                    continue
-            tag = body[pos]
-            if tag == 0x12:
-                header = pos + 1
-                length = body[header]
-                if length < 0x80:
-                    inner = pos + 2
-                elif body[pos + 2] < 0x80:
-                    length = length & 0x7F | body[pos + 2] << 7
-                    inner = pos + 3
+        runs = [(start, end, run) for _, start, end, _, run, _ in held if run is not None]
+        regular = prove_regular(body, runs) if runs else None
+        number = cut = 0
+        for header, start, end, hit, run, child in held:
+            if run is None or regular is None:
+                self._span(scan_span(body, start, end, hit), header, start, end)
+                continue
+            if child or not is_root_span(regular.parent(number)):
+                first, last, count = run
+                editor.cut(header, start, end, first, last)
+                if len(self._overrides) < MAX_REPORTED_OVERRIDES:
+                    self._report(_CHILD, attributes_of(body, run), body, start, end)
                 else:
-                    length, inner = read_varint(body, header, end)
-                pos = inner + length
-                if pos > end:
-                    raise MalformedOtlpError(f"the span at byte {header - 1} runs past the scope that holds it")
+                    cut += count
             else:
-                field = read_field(body, pos, end, refuse_groups=refuse_groups)
-                pos = field.end
-                if field.wire_type != LEN:
-                    continue
-                if field.number == SCOPE_SPANS_SCOPE:
-                    scopes.append(field)
-                if field.number != SCOPE_SPANS_SPANS:
-                    continue
-                header, inner = field.header, field.start
-            spans += 1
-            if hit < inner:
-                hit = find_namespace(body, inner)
-            if hit < pos or open_all:
-                parts = scan_span(body, inner, pos, hit)
-                parent, _, attributes, nested, _, hit = parts
-                if attributes or nested or open_all:
-                    self._span(parts, header, inner, pos)
-                elif is_root_span(parent):
-                    roots += 1
-            elif counts_as_root(body, inner, pos):
-                roots += 1
-        self._hit = hit
-        self._counts.spans += spans
-        self._counts.roots += roots
-        if held and scopes:
-            cleared = self._clear(editor, SCOPE, scopes)
-            self._report(_SCOPE, cleared.removed, cleared.buf, cleared.start, cleared.end)
-        editor.close(mark, outer.header, start, end)
+                self._regular_root(header, start, end, run)
+            number += 1
+        self._ignored[_CHILD] += cut
+        self._not_reported += cut
+
+    def _regular_root(self, header: int, start: int, end: int, run: Run) -> None:
+        end_user_id = usual_owner(self._body, run[0], run[1])
+        if end_user_id is not None and names_somebody(end_user_id):
+            self._counts.roots += 1
+            self._counts.roots_with_identity += 1
+        else:
+            self._span((b"", 0, attributes_of(self._body, run), [], False, NO_HIT), header, start, end)
 
     def _span(self, parts: Parts, header: int, start: int, end: int) -> None:
         """Deal with a span that has been read."""
         parent, flags, attributes, nested, ambiguous, _ = parts
         editor = self._editor
         owner = is_root_span(parent) or (self._entry and is_entry_span(parent, flags))
-        usual = not (nested or ambiguous)
-        if owner and usual and attributes:
-            end_user_id = usual_owner(editor.buf, attributes)
-            if end_user_id is not None and names_somebody(end_user_id):
-                self._counts.roots += 1
-                self._counts.roots_with_identity += 1
-                return
         if ambiguous and (attributes or nested or (owner and self._default is not None)):
             plain = canonical(SPAN, editor.buf[start:end])
             inner = Editor(plain)
             self._parts(inner, scan_span(plain, 0, len(plain), find_namespace(plain, 0)), 0, len(plain))
             # Once more, because the official writer puts fields of a wrong wire type behind what was just added.
             _put(editor, header, start, end, canonical(SPAN, inner.result()))
-        elif usual and not owner:
-            if attributes:
-                editor.cut_from(header, start, end, attributes)
-                self._report(_CHILD, attributes, editor.buf, start, end)
         else:
             mark = editor.open()
             self._parts(editor, parts, start, end)

@@ -10,7 +10,7 @@ Groups can be skipped or refused, as the caller says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple, TypeAlias
 
 from neatlogs_processor.core.schema import FIXED32, FIXED64, GROUP_END, GROUP_START, LEN, VARINT
@@ -197,27 +197,14 @@ class Editor:
         self._edits[count - 1] = (header, start, prefix)
         self.growth += len(prefix) - (start - header)
 
-    def cut_from(
-        self, header: int, start: int, end: int, parts: Iterable[tuple[int, int, int, int, bytes, object]]
-    ) -> None:
-        """Cut parts out of one container: `open`, `replace` for each part, and `close` in one quick step.
-
-        Args:
-            parts: The first item of each says where it begins, the fourth where it ends.
-        """
-        edits = self._edits
-        mark = len(edits)
-        edits.append(_UNCHANGED)
-        removed = 0
-        for first, _, _, last, _, _ in parts:
-            edits.append((first, last, b""))
-            removed += last - first
+    def cut(self, header: int, start: int, end: int, first: int, last: int) -> None:
+        """Cut `buf[first:last]` out of one container: `open`, `replace` and `close` in one quick step."""
+        prefix = encode_varint(end - start - (last - first))
         if start < self._last:
             self._in_order = False
         self._last = end
-        prefix = encode_varint(end - start - removed)
-        edits[mark] = (header, start, prefix)
-        self.growth += len(prefix) - (start - header) - removed
+        self._edits += ((header, start, prefix), (first, last, b""))
+        self.growth += len(prefix) - (start - header) - (last - first)
 
     def result(self) -> bytes:
         """The buffer after all edits: the very same object if there were none."""

@@ -36,8 +36,9 @@ _SPACE: Final = re.compile(r"\s*")
 _NAME: Final = re.compile(r"\w+")
 _KEY: Final = re.compile(r'[^\s"=!~<>^$,]+')
 _AND: Final = re.compile(r"and(?=\s|$)", re.IGNORECASE)
-_VALUE_END: Final = re.compile(r"\s+and(?=\s|$)|\s*$", re.IGNORECASE)
-_LISTED_END: Final = re.compile(r"\s*,|\s+and(?=\s|$)|\s*$", re.IGNORECASE)
+# Neither begins with a repetition: a search for one takes quadratic time where a text is full of spaces.
+_VALUE_END: Final = re.compile(r"(?<=\s)and(?=\s|$)", re.IGNORECASE)
+_LISTED_END: Final = re.compile(r",|(?<=\s)and(?=\s|$)", re.IGNORECASE)
 _COUNT: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 _STRINGS: Final = json.JSONDecoder(strict=False)
 # What stays as it is in `render`; everything else gets quotes, so that no value can be taken for grammar.
@@ -256,7 +257,7 @@ class _Reader:
             typed = self._string()
         else:
             end = (_LISTED_END if operator.arity is Arity.MANY else _VALUE_END).search(self.text, start)
-            typed = self.text[start : end.start() if end else len(self.text)]
+            typed = self.text[start : end.start() if end else len(self.text)].rstrip()
             self.position = start + len(typed)
         if not quoted and (not typed or _AND.match(self.text, start)):
             raise self._error(f'after "{operator.words}" follows a value', *_expected(field, operator), at=start)

@@ -187,3 +187,12 @@ def test_autocompletion_knows_what_is_being_typed(typed: str, part: Part, start:
     """For every unfinished text it is known which part comes next, and since where."""
     spot = last_spot(typed)
     assert (spot.part, spot.start) == (part, start)
+
+
+@pytest.mark.parametrize("start", ["end_user is a", "workflow is any of a, b", "metadata:plan is a", "end_user is and"])
+def test_a_text_full_of_spaces_takes_no_longer_than_another(start: str) -> None:
+    """A million spaces inside a value are read within the time limit of any test: reading is linear in the length."""
+    spaces = " " * 1_000_000
+    with pytest.raises(QueryError):
+        parse(f"{start}{spaces}b and end_usr")
+    assert parse(f"end_user is a{spaces}and workflow is b{spaces}") == parse("end_user is a and workflow is b")

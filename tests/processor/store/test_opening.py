@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import stat
 import subprocess
@@ -25,6 +24,7 @@ from support.store_parts import POLICY, START, store_at, trace, traces
 OPEN_AND_WRITE = """
 import sys
 from pathlib import Path
+sys.path.append(sys.argv[3])
 from neatlogs_processor.store.files import open_writer
 from neatlogs_processor.store.rows import read_request
 from neatlogs_processor.store.writing import Writing
@@ -160,11 +160,10 @@ def test_a_first_start_that_was_interrupted(tmp_path: Path, half: str) -> None:
 def test_processes_make_and_write_one_store_together(tmp_path: Path) -> None:
     """Several processes that start at once on a new path, with traces of their own and common ones, lose nothing."""
     path = tmp_path / "traces.db"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    shared = str(Path(__file__).parents[2])
     programs = [
         subprocess.Popen(
-            [sys.executable, "-c", OPEN_AND_WRITE, str(path), str(number)],
-            env=environment,
+            [sys.executable, "-c", OPEN_AND_WRITE, str(path), str(number), shared],
             stderr=subprocess.PIPE,
             text=True,
         )

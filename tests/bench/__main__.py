@@ -52,6 +52,11 @@ def _core() -> None:
     for kind, spans, identity, rival, ours, search in core.run():
         print(f"| {kind} | {spans} | {identity} | {rival:.2f} | {ours:.2f} | {search:.2f} | {rival / ours:.1f}x |")
 
+    print("\nBatches of 512 spans in the byte orders of other exporters.\n")
+    _head("Exporter", "Spans", "Identity", DECODE, "core", "cheaper by")
+    for order, kind, identity, rival, ours in core.run_orders():
+        print(f"| {order} | {kind} | {identity} | {rival:.2f} | {ours:.2f} | {rival / ours:.1f}x |")
+
 
 def _proxies(shapes: list[wire.Shape], rounds: int, spans_a_round: int) -> None:
     print("\n### Whole proxies\n")

@@ -113,6 +113,10 @@ def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
                 if high < 0x80:
                     inner = pos + 3
                     after = inner + (length & 0x7F | high << 7)
+                elif buf[pos + 3] > 0x7F and buf[pos + 4] == 0:
+                    # Four bytes, as .NET reserves for every length.
+                    inner = pos + 5
+                    after = inner + (length & 0x7F | (high & 0x7F) << 7 | (buf[pos + 3] & 0x7F) << 14)
                 else:
                     length, inner = read_varint(buf, pos + 1, end)
                     after = inner + length

@@ -50,6 +50,22 @@ def read_varint(buf: bytes, pos: int, end: int) -> tuple[int, int]:
     Raises:
         MalformedOtlpError: It runs past `end`, is longer than ten bytes or larger than 64 bits.
     """
+    if pos + 4 <= end:
+        # Unrolled: .NET writes every length in four bytes.
+        value = buf[pos]
+        if value < 0x80:
+            return value, pos + 1
+        byte = buf[pos + 1]
+        value = value & 0x7F | byte << 7
+        if byte < 0x80:
+            return value, pos + 2
+        byte = buf[pos + 2]
+        value = value & 0x3FFF | byte << 14
+        if byte < 0x80:
+            return value, pos + 3
+        byte = buf[pos + 3]
+        if byte < 0x80:
+            return value & 0x1FFFFF | byte << 21, pos + 4
     value = 0
     shift = 0
     for at in range(pos, min(end, pos + 10)):

@@ -61,6 +61,9 @@ ODD = {
     "an attribute without a value": field(9, LEN, field(1, LEN, ID.encode())),
     "an attribute with an empty value": field(9, LEN, field(1, LEN, ID.encode()) + field(2, LEN, b"")),
     "a similar key": attribute("neatlogs.end_users", "many"),
+    "an attribute of no length, in three bytes": b"\x4a\x80\x80\x00",
+    "an attribute of no length, in four bytes": b"\x4a\x80\x80\x80\x00",
+    "an attribute with a length of five bytes": field(9, LEN, field(1, LEN, b"a"), length_padding=4),
     "a long attribute": attribute("input.value", "x" * 20_000),
     "a long attribute with identity": attribute("neatlogs.end_user.metadata", "m" * 20_000),
     "half a field": b"\x4a\x7f",
@@ -86,6 +89,12 @@ def test_kinds_of_more_than_a_byte_are_read(kind: bytes) -> None:
     """A kind that takes more than a byte, for whatever reason, is hopped over, and the run behind it is cut."""
     begin = BEGIN + field(6, VARINT, kind)
     assert enforce_traces(body_of(begin + ROUTE + RUN), STRICT).body == body_of(begin + ROUTE)
+
+
+@pytest.mark.parametrize("behind", [ROUTE, ODD["an event with identity"], field(13, LEN, field(4, LEN, b"")), RUN])
+def test_a_name_that_quotes_the_key_hides_nothing(behind: bytes) -> None:
+    """The occurrence in the name is passed over, whatever comes next; the others are dealt with."""
+    check_both(body_of(BEGIN + field(5, LEN, ID.encode()) + behind + ROUTE + RUN))
 
 
 def test_a_group_beside_a_run_is_refused_wherever_it_stands() -> None:

@@ -60,7 +60,7 @@ def test_its_types_are_found(installed: Path) -> None:
     consumer = installed / "consumer.ts"
     consumer.write_text((PACKAGE / "test" / "types.ts").read_text(encoding="utf-8"), encoding="utf-8")
     (installed / "package.json").write_text('{"type": "module"}', encoding="utf-8")
-    flags = ("--noEmit", "--strict", "--skipLibCheck", "--module=NodeNext", "--target=ES2022")
+    flags = ("--noEmit", "--strict", "--skipLibCheck", "--module", "NodeNext", "--target", "ES2022")
     run(
         installed,
         str(PACKAGE / "node_modules" / ".bin" / "tsc"),

@@ -209,9 +209,15 @@ class Stage:
             span.end()
 
     def remote(self, given: dict[str, Any]) -> Any:
-        trace_id, span_id = given["remote"]
+        trace_id, span_id = self.ids(given["remote"])
         parent = trace_api.get_current_span(remote_parent(trace_id, span_id, sampled=given.get("remote_sampled", True)))
         return trace_api.set_span_in_context(parent)
+
+    def ids(self, written: str | list[int]) -> tuple[int, int]:
+        if isinstance(written, str):
+            context = self.spans[written].get_span_context()
+            return context.trace_id, context.span_id
+        return written[0], written[1]
 
     def expect_current(self, expected: dict[str, Any] | None) -> None:
         current = neatlogs.current_end_user()

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { DEFAULT_ENDPOINT } from "../../src/browser/client.js";
 import {
   Neatlogs,
   type NeatlogsError,
@@ -315,6 +316,10 @@ describe("spans", () => {
 });
 
 describe("a client", () => {
+  it("sends to the processor of this machine unless told otherwise", () => {
+    expect(DEFAULT_ENDPOINT).toBe("http://localhost:4318");
+  });
+
   it("says who sends: project, service, scope and its key", async () => {
     await client({ apiKey: " nlw_1 ", project: "shop" }).trackAI({ name: "x" });
     const [request] = receiver.requests;

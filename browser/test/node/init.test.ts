@@ -117,9 +117,11 @@ describe("what is sent", () => {
         return { ...attributes, secret: "masked", "neatlogs.end_user.id": "mallory" };
       },
     });
-    trace({ name: "chat", ...REST, attributes: { secret: "in clear" } }, () => undefined);
+    trace({ name: "chat", ...REST, attributes: { secret: "in clear" } }, () =>
+      trace({ name: "child", attributes: { secret: "in clear" } }, () => undefined),
+    );
     await flush();
-    expect(seen).toEqual(["secret"]);
+    expect(seen).toEqual(["secret", "secret"]);
     expect(received[0]?.body).toContain("masked");
     expect(received[0]?.body).toContain("alice");
     expect(received[0]?.body).not.toMatch(/in clear|mallory/);

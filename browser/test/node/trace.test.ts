@@ -2,7 +2,12 @@
 
 import { setTimeout as pause } from "node:timers/promises";
 import { context as contextApi, type Span, trace as traceApi } from "@opentelemetry/api";
-import { NodeTracerProvider, type SpanProcessor } from "@opentelemetry/sdk-trace-node";
+import {
+  InMemorySpanExporter,
+  NodeTracerProvider,
+  SimpleSpanProcessor,
+  type SpanProcessor,
+} from "@opentelemetry/sdk-trace-node";
 import { describe, expect, it, test } from "vitest";
 import {
   currentEndUser,
@@ -18,6 +23,15 @@ import { useTracerProvider } from "../../src/tracing/tracer.js";
 import { counts, recorded, said, saidOnce, startUnused } from "../support/recording.js";
 
 startUnused();
+
+/** The context that a server instrumentation extracts from an incoming `traceparent`. */
+const incoming = () =>
+  traceApi.setSpanContext(contextApi.active(), {
+    traceId: "a1".padStart(32, "0"),
+    spanId: "b1".padStart(16, "0"),
+    traceFlags: 1,
+    isRemote: true,
+  });
 
 describe("what is said", () => {
   const SECRET = "s3cret-person";
@@ -66,6 +80,24 @@ describe("what is said", () => {
       throw new Error("broken handler");
     });
     expect(trace({ name: "chat", endUserId: true as never }, () => 5)).toBe(5);
+  });
+
+  it("names the service that began the trace as its owner where only that one's span is known", () => {
+    recorded({ ours: false });
+    contextApi.with(incoming(), () => trace({ name: "chat", endUserId: "alice" }, () => undefined));
+    saidOnce('trace("chat")', "another service");
+  });
+
+  it("of work that outlives its block names the end of the root, not the block", () => {
+    const recording = recorded();
+    const later: (() => void)[] = [];
+    trace({ name: "request", endUserId: "alice" }, () => {
+      const context = contextApi.active();
+      later.push(() => contextApi.with(context, () => trace({ name: "late", endUserId: "bob" }, () => undefined)));
+    });
+    for (const work of later) work();
+    expect(recording.idOf("late")).toBeUndefined();
+    saidOnce('trace("late")', "has ended");
   });
 
   it("is bounded in a minute; what is held back is counted", () => {
@@ -215,14 +247,8 @@ describe("the registry", () => {
 
 it("gives several entry spans under one traceparent each its own end user, however late it is named", async () => {
   const recording = recorded({ roots: "entry" });
-  const incoming = traceApi.setSpanContext(contextApi.active(), {
-    traceId: "a1".padStart(32, "0"),
-    spanId: "b1".padStart(16, "0"),
-    traceFlags: 1,
-    isRemote: true,
-  });
   const request = (user: string) =>
-    recording.tracer.startActiveSpan(`server ${user}`, {}, incoming, async (server) => {
+    recording.tracer.startActiveSpan(`server ${user}`, {}, incoming(), async (server) => {
       await pause(1);
       await trace({ name: "chat" }, async () => {
         await pause(1);
@@ -237,4 +263,18 @@ it("gives several entry spans under one traceparent each its own end user, howev
   await Promise.all(users.map(request));
   for (const user of users) expect(recording.idOf(`server ${user}`)).toBe(user);
   expect(said).toEqual([]);
+});
+
+it("knows a span that several of our span processors have seen once; the more permissive setting holds", () => {
+  const both = [new EndUserSpanProcessor(), new EndUserSpanProcessor({ roots: "entry" })];
+  const exporter = new InMemorySpanExporter();
+  useTracerProvider(new NodeTracerProvider({ spanProcessors: [...both, new SimpleSpanProcessor(exporter)] }));
+  contextApi.with(incoming(), () => trace({ name: "entry", endUserId: "alice" }, () => undefined));
+  trace({ name: "root", endUserId: "bob" }, () => undefined);
+  const ids = exporter.getFinishedSpans().map((one) => one.attributes["neatlogs.end_user.id"]);
+  expect(ids).toEqual(["alice", "bob"]);
+});
+
+it("refuses a setting that is none", () => {
+  expect(() => new EndUserSpanProcessor({ roots: "child" as never })).toThrow('"trace" or "entry"');
 });

@@ -170,3 +170,22 @@ it("hands on a span that needs no change as the same object", async () => {
   await new Promise((resolve) => new EndUserSpanExporter(inner).export(spans, resolve));
   expect(inner.getFinishedSpans()[0]).toBe(spans[0]);
 });
+
+it("takes nothing from a resource whose id is of no use: metadata without its id is half a default", async () => {
+  const spans = sdkSpans({
+    resourceSpans: [
+      {
+        resource: {
+          attributes: [
+            { key: "neatlogs.end_user.id", value: { boolValue: true } },
+            { key: "neatlogs.end_user.metadata", value: { stringValue: "{}" } },
+          ],
+        },
+        scopeSpans: [{ spans: [{ name: "a", traceId: "01", spanId: "02" }] }],
+      },
+    ],
+  });
+  const inner = new InMemorySpanExporter();
+  await new Promise((resolve) => new EndUserSpanExporter(inner).export(spans, resolve));
+  expect(said(inner.getFinishedSpans())).toEqual([["a", {}, [], [], {}, {}]]);
+});

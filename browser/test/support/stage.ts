@@ -54,7 +54,7 @@ export class Stage {
       case "open":
         return this.#open(given, work);
       case "remote":
-        return contextApi.with(remote(given), work);
+        return contextApi.with(this.#remote(given), work);
       case "within":
         return contextApi.with(this.#contexts.get(String(given.within)) ?? ROOT_CONTEXT, work);
       case "set_end_user": {
@@ -76,6 +76,18 @@ export class Stage {
     }
   }
 
+  /** The active context with the parent that a server instrumentation extracts from an incoming `traceparent`. */
+  #remote(given: Readonly<Record<string, unknown>>): Context {
+    const [traceId, spanId] = Array.isArray(given.remote) ? given.remote : [];
+    const open = this.#spans.get(String(given.remote))?.spanContext();
+    return traceApi.setSpanContext(contextApi.active(), {
+      traceId: open?.traceId ?? traceId.toString(16).padStart(32, "0"),
+      spanId: open?.spanId ?? spanId.toString(16).padStart(16, "0"),
+      isRemote: true,
+      traceFlags: given.remote_sampled === false ? TraceFlags.NONE : TraceFlags.SAMPLED,
+    });
+  }
+
   #call(fn: () => unknown, times: number): unknown {
     const result = fn();
     if (times <= 1) return result;
@@ -84,7 +96,7 @@ export class Stage {
 
   #open(given: Record<string, unknown>, work: () => unknown): unknown {
     const name = String(given.open);
-    const parent = "remote" in given ? remote(given) : contextApi.active();
+    const parent = "remote" in given ? this.#remote(given) : contextApi.active();
     const options = { attributes: (given.attributes ?? {}) as Attributes, root: given.new_root === true };
     const opened = this.#recorded.tracer.startSpan(name, options, parent);
     this.#spans.set(name, opened);
@@ -113,17 +125,6 @@ function tagsAndAttributes(given: Record<string, unknown>): { tags?: string; att
     ...("tags" in given ? { tags: given.tags as string } : {}),
     ...("attributes" in given ? { attributes: given.attributes as Attributes } : {}),
   };
-}
-
-/** The active context with the parent that a server instrumentation extracts from an incoming `traceparent`. */
-export function remote(given: Readonly<Record<string, unknown>>): Context {
-  const [traceId, spanId] = given.remote as [number, number];
-  return traceApi.setSpanContext(contextApi.active(), {
-    traceId: traceId.toString(16).padStart(32, "0"),
-    spanId: spanId.toString(16).padStart(16, "0"),
-    isRemote: true,
-    traceFlags: given.remote_sampled === false ? TraceFlags.NONE : TraceFlags.SAMPLED,
-  });
 }
 
 function expectCurrent(expected: Record<string, unknown> | null): void {

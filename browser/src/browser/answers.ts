@@ -16,13 +16,12 @@ const ABOUT_CONTENT = new Set([400, 413]);
 
 /** Read the answer to a request. Never rejects. */
 export async function readAnswer(response: Response, origin: string): Promise<Outcome> {
-  const body = await json(response);
+  const { message, partialSuccess } = await bodyOf(response);
   if (response.ok) {
-    const partial = object(body.partialSuccess);
-    return { kind: "accepted", rejected: Number(partial.rejectedSpans) || 0, warning: text(partial.errorMessage) };
+    const { rejectedSpans, errorMessage } = partialSuccess ?? {};
+    return { kind: "accepted", rejected: Number(rejectedSpans) || 0, warning: String(errorMessage ?? "") };
   }
-  const said = text(body.message);
-  const why = `${response.status}${said && `: ${said}`}`;
+  const why = `${response.status}${message ? `: ${message}` : ""}`;
   if (RETRYABLE.has(response.status)) {
     return { kind: "again", why, retryAfter: retryAfter(response.headers.get("retry-after")), unreachable: false };
   }
@@ -63,19 +62,17 @@ function retryAfter(value: string | null): number {
   return Number.isFinite(milliseconds) ? Math.max(0, milliseconds) : 0;
 }
 
-async function json(response: Response): Promise<Record<string, unknown>> {
+/** What an answer's body may say; nothing of it is certain. */
+interface Body {
+  message?: unknown;
+  partialSuccess?: { rejectedSpans?: unknown; errorMessage?: unknown };
+}
+
+async function bodyOf(response: Response): Promise<Body> {
   try {
-    return object(JSON.parse(await response.text()));
+    return JSON.parse(await response.text()) ?? {};
   } catch {
     // An answer of something between, or none that can be read: the status alone counts.
     return {};
   }
-}
-
-function object(value: unknown): Record<string, unknown> {
-  return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
-}
-
-function text(value: unknown): string {
-  return typeof value === "string" ? value : "";
 }

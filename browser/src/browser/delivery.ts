@@ -150,7 +150,7 @@ export class Delivery {
     this.#ended = how === "ended";
     if (how !== "hidden") this.#takeBack();
     const whole = this.#fitting(keepaliveRoom() - this.#overhead());
-    if (whole.length > 0) this.#fly(whole, true);
+    if (whole.length > 0) void this.#fly(whole, true);
     if (this.#ended) this.#sendBeginnings();
   }
 
@@ -168,7 +168,7 @@ export class Delivery {
     const parcels = this.#firstRequest();
     const bytes = total(parcels) + this.#overhead();
     // A browser may refuse keepalive where it would not refuse the request, so a second try does without.
-    this.#fly(parcels, bytes <= keepaliveRoom() && parcels.every((parcel) => parcel.tries === 0));
+    void this.#fly(parcels, bytes <= keepaliveRoom() && parcels.every((parcel) => parcel.tries === 0));
   }
 
   async #fly(parcels: Parcel[], keepalive: boolean): Promise<void> {
@@ -306,7 +306,7 @@ export class Delivery {
     }
     if (beginnings.length > 0) {
       const parcel = { traceId: "", spans: beginnings, bytes: 0, tries: 0, alone: false, settle: () => {} };
-      this.#fly([parcel], true);
+      void this.#fly([parcel], true);
     }
     if (lost > 0) {
       const why = `The page ended, and ${lost} spans of ${cut.length} traces did not fit into what it may still send`;

@@ -72,30 +72,29 @@ export type Unusable = (field: string) => void;
 /** The attributes of a span, without its identity. */
 export function attributesOf(span: SpanInput, isRoot: boolean, unusable: Unusable): Attributes {
   const kind = kindOf(span, isRoot, unusable);
-  const query = present(span.query) ? content(span.query) : undefined;
   return {
     [SPAN_KIND]: kind.toLowerCase(),
     [OPENINFERENCE_SPAN_KIND]: kind.toUpperCase(),
-    ...captured(span.input ?? span.query, INPUT_VALUE, INPUT_MIME_TYPE),
-    ...captured(span.output, OUTPUT_VALUE, OUTPUT_MIME_TYPE),
+    ...captured(span.input ?? span.query, "input", unusable),
+    ...captured(span.output, "output", unusable),
     ...both(of(span.model, "string", "model", unusable), "gen_ai.request.model", "llm.model_name"),
     ...tokensOf(span.tokens, unusable),
-    "gen_ai.retrieval.query.text": query,
+    "gen_ai.retrieval.query.text": content(span.query, "query", unusable),
     ...documentsOf(span.documents, unusable),
     ...both(of(span.tool_name, "string", "tool_name", unusable), "gen_ai.tool.name", "tool.name"),
     "gen_ai.evaluation.score.label": label(of(span.passed, "boolean", "passed", unusable)),
     "gen_ai.evaluation.score.value": double(of(span.score, "number", "score", unusable)),
-    metadata: present(span.metadata) ? encodeJson(span.metadata) : undefined,
+    metadata: json(span.metadata, "metadata", unusable),
     "neatlogs.status": otherStatus(of(span.status, "string", "status", unusable)),
     ...(of(span.attributes, "object", "attributes", unusable) as Attributes | undefined),
   };
 }
 
 /** The status of a span. */
-export function statusOf(span: SpanInput): { code?: number; message?: string } {
-  const message = present(span.error) ? content(span.error) : "";
+export function statusOf(span: SpanInput, unusable: Unusable): { code?: number; message?: string } {
+  const message = content(span.error, "error", unusable);
   // `error: false` says that there was none.
-  if (message && message !== "false") return { code: ERROR, message };
+  if (present(span.error) && message !== "" && message !== "false") return { code: ERROR, message: message ?? "" };
   const code = typeof span.status === "string" ? codeOf(span.status) : 0;
   return code ? { code } : {};
 }
@@ -120,9 +119,20 @@ export function of<T>(value: T, type: string, field: string, unusable: Unusable)
 }
 
 /** Text as it is, anything else as JSON. An `Error` is its message. */
-export function content(value: unknown): string {
+export function content(value: unknown, field: string, unusable: Unusable): string | undefined {
+  if (!present(value)) return undefined;
   if (value instanceof Error) return value.message || value.name;
-  return typeof value === "string" ? value : encodeJson(value);
+  return typeof value === "string" ? value : json(value, field, unusable);
+}
+
+/** What contains itself has no JSON. */
+function json(value: unknown, field: string, unusable: Unusable): string | undefined {
+  try {
+    return present(value) ? encodeJson(value) : undefined;
+  } catch {
+    unusable(field);
+    return undefined;
+  }
 }
 
 function kindOf(span: SpanInput, isRoot: boolean, unusable: Unusable): string {
@@ -136,9 +146,13 @@ function kindOf(span: SpanInput, isRoot: boolean, unusable: Unusable): string {
   return isRoot ? "workflow" : "chain";
 }
 
-function captured(value: unknown, valueKey: string, typeKey: string): Attributes {
-  if (!present(value)) return {};
-  return { [valueKey]: content(value), [typeKey]: typeof value === "string" ? TEXT_MIME_TYPE : JSON_MIME_TYPE };
+function captured(value: unknown, direction: "input" | "output", unusable: Unusable): Attributes {
+  const text = content(value, direction, unusable);
+  if (text === undefined) return {};
+  const type = typeof value === "string" ? TEXT_MIME_TYPE : JSON_MIME_TYPE;
+  return direction === "input"
+    ? { [INPUT_VALUE]: text, [INPUT_MIME_TYPE]: type }
+    : { [OUTPUT_VALUE]: text, [OUTPUT_MIME_TYPE]: type };
 }
 
 function both(value: unknown, first: string, second: string): Attributes {
@@ -170,7 +184,7 @@ function documentsOf(given: unknown, unusable: Unusable): Attributes {
   const found: Attributes = {};
   given.forEach((document, number) => {
     if (!present(document)) return;
-    for (const [part, value] of Object.entries(documentOf(document))) {
+    for (const [part, value] of Object.entries(documentOf(document, unusable))) {
       if (present(value)) found[`retrieval.documents.${number}.document.${part}`] = value;
     }
   });
@@ -179,17 +193,17 @@ function documentsOf(given: unknown, unusable: Unusable): Attributes {
 
 const DOCUMENT = new Set(["content", "text", "page_content", "pageContent", "id", "score", "metadata"]);
 
-function documentOf(document: unknown): Attributes {
-  if (typeof document !== "object" || document === null) return { content: content(document) };
-  const { content: plain, text, page_content, pageContent, id, score, metadata } = document as Attributes;
-  const found = plain ?? text ?? page_content ?? pageContent;
+function documentOf(document: unknown, unusable: Unusable): Attributes {
+  const text = (value: unknown) => content(value, "documents", unusable);
+  if (typeof document !== "object" || document === null) return { content: text(document) };
+  const { content: plain, text: other, page_content, pageContent, id, score, metadata } = document as Attributes;
+  const found = plain ?? other ?? page_content ?? pageContent;
   const hasMore = present(found) && Object.keys(document).some((key) => !DOCUMENT.has(key));
-  const beside = metadata ?? (hasMore ? document : undefined);
   return {
-    content: content(found ?? document),
-    id: present(id) ? content(id) : undefined,
+    content: text(found ?? document),
+    id: text(id),
     score: typeof score === "number" ? new Double(score) : undefined,
-    metadata: present(beside) ? encodeJson(beside) : undefined,
+    metadata: json(metadata ?? (hasMore ? document : undefined), "documents", unusable),
   };
 }
 

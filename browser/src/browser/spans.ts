@@ -97,7 +97,7 @@ function textOf(span: SpanInput, place: Place, root: Root): string {
     endTimeUnixNano: unixNano(Math.max(place.start, place.end)),
     attributes: keyValues({ ...Object.fromEntries(own), ...(isRoot ? root.own : {}) }, unusable),
     events: eventsOf(span, place.start, unusable),
-    status: statusOf(span),
+    status: statusOf(span, unusable),
     flags: FLAGS,
   });
 }
@@ -128,7 +128,10 @@ function eventsOf(span: SpanInput, start: number, unusable: Unusable): SpanEvent
     name: "log",
     timeUnixNano: unixNano(milliseconds(log.timestamp, "logs.timestamp", unusable) ?? start),
     attributes: keyValues(
-      { message: content(log.message ?? ""), level: of(log.level, "string", "logs.level", unusable) },
+      {
+        message: content(log.message ?? "", "logs.message", unusable),
+        level: of(log.level, "string", "logs.level", unusable),
+      },
       unusable,
     ),
   }));

@@ -289,6 +289,23 @@ describe("spans", () => {
     expect(score?.value).toEqual({ doubleValue: 1 });
   });
 
+  it("lose what cannot be encoded, and nothing else", async () => {
+    const around: Record<string, unknown> = {};
+    around.around = around;
+    const span = { name: "x", input: around, output: "o", error: around, logs: [{ message: around }] };
+    expect(await client({ endUser: "u_1" }).trace({ ...span, attributes: { around, a: 1 } })).toMatchObject({
+      ok: true,
+    });
+    expect(attributesOf(receiver.spans[0])).toMatchObject({
+      "output.value": "o",
+      a: "1",
+      "neatlogs.end_user.id": "u_1",
+    });
+    expect(receiver.spans[0]?.events[0]?.attributes).toEqual([]);
+    expect(receiver.spans[0]?.status).toEqual({ code: 2, message: "" });
+    expect(counts().field_unusable).toBe(4);
+  });
+
   it("have logs as events", async () => {
     const logs = [{ message: "slow", level: "warn", timestamp: 2000 }, { message: { n: 1 } }];
     await client().trace({ name: "x", start: 1000, logs });

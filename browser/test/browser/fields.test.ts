@@ -98,21 +98,21 @@ describe("the table of fields", () => {
   });
 
   it.each(table.status_words.error)("status %j is an error", (status) => {
-    expect(statusOf({ name: "x", status })).toEqual({ code: 2 });
+    expect(statusOf({ name: "x", status }, fail)).toEqual({ code: 2 });
     expect(attributes({ status: status.toUpperCase() })).not.toHaveProperty("neatlogs.status");
   });
 
   it.each(table.status_words.ok)("status %j is ok", (status) => {
-    expect(statusOf({ name: "x", status })).toEqual({ code: 1 });
+    expect(statusOf({ name: "x", status }, fail)).toEqual({ code: 1 });
   });
 
   it("the name of what every object has is no status of ours", () => {
-    expect(statusOf({ name: "x", status: "constructor" })).toEqual({});
+    expect(statusOf({ name: "x", status: "constructor" }, fail)).toEqual({});
     expect(attributes({ status: "constructor" })).toMatchObject({ "neatlogs.status": "constructor" });
   });
 
   it.each(table.status_words.unset)("status %j is unset", (status) => {
-    expect(statusOf({ name: "x", status })).toEqual({});
+    expect(statusOf({ name: "x", status }, fail)).toEqual({});
   });
 });
 
@@ -161,16 +161,23 @@ describe("values", () => {
   });
 
   it("an error is the span's status with its message", () => {
-    expect(statusOf({ name: "x", error: new TypeError("broken"), status: "ok" })).toEqual({
+    expect(statusOf({ name: "x", error: new TypeError("broken"), status: "ok" }, fail)).toEqual({
       code: 2,
       message: "broken",
     });
-    expect(statusOf({ name: "x", error: false })).toEqual({});
-    expect(statusOf({ name: "x", error: "", status: "ok" })).toEqual({ code: 1 });
-    expect(statusOf({ name: "x", error: { code: 5 } })).toEqual({ code: 2, message: '{"code":5}' });
+    expect(statusOf({ name: "x", error: false }, fail)).toEqual({});
+    expect(statusOf({ name: "x", error: "", status: "ok" }, fail)).toEqual({ code: 1 });
+    expect(statusOf({ name: "x", error: { code: 5 } }, fail)).toEqual({ code: 2, message: '{"code":5}' });
   });
 
+  const around: Record<string, unknown> = {};
+  around.around = around;
+
   it.each([
+    [{ input: around }, "input"],
+    [{ output: around }, "output"],
+    [{ metadata: around }, "metadata"],
+    [{ documents: [around] }, "documents"],
     [{ model: 5 }, "model"],
     [{ tokens: { prompt: -1 } }, "tokens.prompt"],
     [{ tokens: { total: 1.5 } }, "tokens.total"],
@@ -180,7 +187,7 @@ describe("values", () => {
     [{ kind: 1 }, "kind"],
     [{ attributes: "a=b" }, "attributes"],
     [{ status: 200 }, "status"],
-  ])("%j is refused by its field's name and leaves no attribute", (given, field) => {
+  ])("%# is refused by its field's name and leaves no attribute", (given, field) => {
     const refused: string[] = [];
     const span = { name: "x", ...given } as unknown as SpanInput;
     attributesOf(span, true, (name) => refused.push(name));

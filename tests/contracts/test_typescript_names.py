@@ -86,3 +86,11 @@ def test_the_lock_file_names_no_host() -> None:
     packages = json.loads((PACKAGE / "package-lock.json").read_text(encoding="utf-8"))["packages"]
     assert not [name for name, package in packages.items() if "resolved" in package]
     assert all("integrity" in package for name, package in packages.items() if name)
+
+
+def test_the_lock_file_serves_every_machine() -> None:
+    """Packages for other machines than the one that wrote the lock file are in it too, or `npm ci` refuses it there."""
+    packages = json.loads((PACKAGE / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    there = {name.rpartition("node_modules/")[2] for name in packages}
+    wanted = {name for package in packages.values() for name in package.get("optionalDependencies", ())}
+    assert not wanted - there

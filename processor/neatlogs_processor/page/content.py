@@ -17,6 +17,8 @@ from neatlogs_processor.query.results import SpanDetail
 
 _OPENINFERENCE: Final = re.compile(r"llm\.(input|output)_messages\.([0-9]{1,6})\.message\.(.+)")
 _INDEXED: Final = re.compile(r"gen_ai\.(prompt|completion)\.([0-9]{1,6})\.(.+)")
+# Longer ones are no places in a list, and Python refuses to read the longest.
+_INDEX: Final = re.compile(r"[0-9]{1,6}")
 _EVENT: Final = re.compile(r"gen_ai\.(system|user|assistant|tool)\.message")
 _EVENT_CONTENT: Final = {"gen_ai.content.prompt": "gen_ai.prompt", "gen_ai.content.completion": "gen_ai.completion"}
 _STRUCTURED: Final = (("gen_ai.system_instructions", "input"), ("gen_ai.input.messages", "input"))
@@ -123,7 +125,7 @@ def _from_parts(parts: Mapping[str, Any]) -> Message:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isascii() and part.isdigit() else (-1, part) for part in name.split(".")]
+    return [(int(part), "") if _INDEX.fullmatch(part) else (-1, part) for part in name.split(".")]
 
 
 def _of_events(span: SpanDetail, direction: str) -> list[Message]:

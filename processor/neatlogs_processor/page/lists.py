@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -144,7 +145,7 @@ class Lists:
         except QueryError as error:
             kept = [(name, value) for name, value in request.query_params.multi_items() if name != "filter"]
             try:
-                view = View.from_query(tab, str(request.url.replace(query="").include_query_params(**dict(kept)).query))
+                view = View.from_query(tab, urlencode(kept))
             except QueryError:
                 view = View(tab)
             texts = request.query_params.getlist("filter")

@@ -138,6 +138,15 @@ def flatten(metadata: Any, limit: int = 40, *, plain_first: bool = False) -> lis
     return found
 
 
+def _whole(text: str) -> str:
+    """Return text that UTF-8 can hold: JSON inside an attribute may spell half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 class Renderer:
     """Makes answers out of templates.
 
@@ -181,7 +190,7 @@ class Renderer:
     def text(self, template: str, **values: Any) -> str:
         """Return a rendered template."""
         values.setdefault("now", self.clock())
-        return self._environment.get_template(template).render(**values)
+        return _whole(self._environment.get_template(template).render(**values))
 
     def page(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """Return a rendered template as an answer."""

@@ -23,18 +23,32 @@ from neatlogs_processor.query.fields import METADATA, STATUSES, Field, FieldSpec
 from neatlogs_processor.query.filters import Filter, Scalar
 from neatlogs_processor.query.view import Tab
 
+TOOK: Final = 'iif(t.start > 0, max(t."end" - t.start, 0), 0)'
+"""How long a trace took, from what the indexes cover; the same as its duration."""
+LASTED: Final = 'coalesce(max(max(t."end") - min(nullif(t.start, 0)), 0), 0)'
+"""How long a session lasted: 0 where no start is known, or its times are the wrong way round."""
+
+
+def added_up(expression: str) -> str:
+    """Return the sum of a number that a sender chose. `sum()` fails above 2^63 - 1; this stops there.
+
+    It is exact up to 2^53, which are nine million billion tokens, or 104 days.
+    """
+    return f"CAST(total({expression}) AS INTEGER)"
+
+
 GROUPED: Final[dict[Tab, dict[str, str]]] = {
     Tab.SESSIONS: {
-        "duration": 'max(t."end") - min(t.start)',
+        "duration": LASTED,
         "start": "min(t.start)",
-        "tokens": "sum(t.tokens)",
+        "tokens": added_up("t.tokens"),
         "spans": "sum(t.spans)",
         "errors": "sum(t.errors)",
     },
     Tab.USERS: {
-        "duration": 'sum(t."end" - t.start)',
+        "duration": added_up(TOOK),
         "start": "min(t.start)",
-        "tokens": "sum(t.tokens)",
+        "tokens": added_up("t.tokens"),
         "spans": "sum(t.spans)",
         "errors": "sum(t.errors)",
     },

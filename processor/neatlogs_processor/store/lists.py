@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from neatlogs_processor.query.conditions import Condition
+from neatlogs_processor.query.conditions import LASTED, TOOK, Condition, added_up
 from neatlogs_processor.query.fields import STATUSES
 from neatlogs_processor.query.results import (
     EXCLUSION_LIMIT,
@@ -42,10 +42,13 @@ _TRACE_COLUMNS: Final = (
     " t.services, t.tags"
 )
 _ROOT_NOT_RECEIVED: Final = 2
-_SESSION_COLUMNS: Final = 't.session, count(*), sum(t.spans), sum(t.errors), sum(t.tokens), min(t.start), max(t."end")'
+_SESSION_COLUMNS: Final = (
+    f"t.session, count(*), sum(t.spans), sum(t.errors), {added_up('t.tokens')},"
+    f' min(t.start), max(t."end"), {LASTED}'
+)
 _USER_COLUMNS: Final = (
-    "t.end_user, count(*), count(DISTINCT t.session), sum(t.spans), sum(t.errors), sum(t.tokens),"
-    ' sum(t."end" - t.start), min(t.start), max(t.start)'
+    f"t.end_user, count(*), count(DISTINCT t.session), sum(t.spans), sum(t.errors), {added_up('t.tokens')},"
+    f" {added_up(TOOK)}, min(t.start), max(t.start)"
 )
 NEWER_LIMIT: Final = 1000
 
@@ -162,10 +165,10 @@ def session_rows(
             tokens=tokens,
             start=start,
             end=end,
-            duration=end - start,
+            duration=duration,
             workflows=tuple(sorted(workflows.get(name, ()))),
         )
-        for name, count, spans, errors, tokens, start, end in found
+        for name, count, spans, errors, tokens, start, end, duration in found
     )
 
 
@@ -250,7 +253,7 @@ def summary(connection: sqlite3.Connection, view: View, now: int) -> Summary:
     condition = traces_of(view, now)
     row = connection.execute(
         "SELECT count(*), count(DISTINCT t.end_user), count(DISTINCT t.session), coalesce(sum(t.spans), 0),"
-        f" coalesce(sum(t.errors), 0), coalesce(sum(t.tokens), 0) FROM traces AS t WHERE {condition.sql}",
+        f" coalesce(sum(t.errors), 0), {added_up('t.tokens')} FROM traces AS t WHERE {condition.sql}",
         condition.parameters,
     ).fetchone()
     return Summary(*row)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from neatlogs_processor.query.conditions import Condition, of_group, of_trace
+from neatlogs_processor.query.conditions import LASTED, Condition, added_up, of_group, of_trace
 from neatlogs_processor.query.errors import QueryError
 from neatlogs_processor.query.view import Period, Tab, View
 
@@ -30,11 +30,11 @@ _ORDERS: Final[dict[Tab, dict[str, str]]] = {
     Tab.SESSIONS: {
         "start": "min(t.start)",
         "end": 'max(t."end")',
-        "duration": 'max(t."end") - min(t.start)',
+        "duration": LASTED,
         "traces": "count(*)",
         "spans": "sum(t.spans)",
         "errors": "sum(t.errors)",
-        "tokens": "sum(t.tokens)",
+        "tokens": added_up("t.tokens"),
     },
     Tab.USERS: {
         "last_seen": "max(t.start)",
@@ -43,7 +43,7 @@ _ORDERS: Final[dict[Tab, dict[str, str]]] = {
         "sessions": "count(DISTINCT t.session)",
         "spans": "sum(t.spans)",
         "errors": "sum(t.errors)",
-        "tokens": "sum(t.tokens)",
+        "tokens": added_up("t.tokens"),
         "end_user": "t.end_user",
     },
 }

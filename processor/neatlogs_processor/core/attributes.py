@@ -104,7 +104,7 @@ def read_key(buf: bytes, start: int, end: int) -> tuple[bytes, bytes | None]:
 
 
 def usual_attribute(buf: bytes, tag: int, start: int, end: int, hit: int) -> Found | None:
-    """`look_at`, quickly where the attribute has the usual shape: a short key, then a value.
+    """`look_at`, quickly where the attribute has a usual shape: a short key, then a value, or the other way round.
 
     Args:
         hit: The first occurrence of the namespace in the attribute.
@@ -122,6 +122,12 @@ def usual_attribute(buf: bytes, tag: int, start: int, end: int, hit: int) -> Fou
             if hit == key and (dotted or length == _NAMESPACE_SIZE):
                 return tag, tag + 1, start, end, buf[key:key_end], None
             return None
+    elif buf[start] == 0x12 and buf[hit - 2] == 0x0A and hit + buf[hit - 1] == end and buf[hit - 1] < 0x80:
+        # Collectors write the value before the key.
+        size, value = read_varint(buf, start + 1, end)
+        key_bytes = buf[hit:end]
+        if value + size == hit - 2 and in_namespace(key_bytes):
+            return tag, tag + 1, start, end, key_bytes, None
     return look_at(buf, tag, tag + 1, start, end)
 
 
@@ -161,13 +167,21 @@ def find_in(buf: bytes, message: Message, start: int, end: int) -> tuple[list[Fo
     return found, ambiguous
 
 
+def usual_key(buf: bytes, start: int) -> bytes:
+    """The key of the `KeyValue` at `start`, which consists of a short key and a value, in whichever order."""
+    if buf[start] != 0x0A:
+        size, value = _length(buf, start + 1)
+        start = value + size
+    return buf[start + 2 : start + 2 + buf[start + 1]]
+
+
 def usual_owner(buf: bytes, start: int, end: int) -> str | None:
     """The end-user id among the identity attributes of a root span, where it is quickly seen that all can stay.
 
     None where it is not: then `judge` knows.
 
     Args:
-        buf: Holds, from `start` to `end`, attribute fields and nothing else, each a short key and then a value.
+        buf: Holds, from `start` to `end`, attribute fields and nothing else, each a short key and a value.
     """
     end_user_id = None
     keys = set()
@@ -175,7 +189,7 @@ def usual_owner(buf: bytes, start: int, end: int) -> str | None:
     while pos < end:
         length, inner = _length(buf, pos + 1)
         after = inner + length
-        key = buf[inner + 2 : inner + 2 + buf[inner + 1]]
+        key = usual_key(buf, inner)
         text = _usual_string(buf, inner, after, key)
         if text is None or key in keys:
             return None
@@ -236,21 +250,26 @@ def _value(buf: bytes, attribute: Found) -> tuple[str | None, bytes | None]:
 
 
 def _usual_string(buf: bytes, start: int, end: int, key: bytes) -> str | None:
-    """The string value of an attribute of the usual shape: a short key, then a string, and nothing else.
+    """The string value of an attribute of a usual shape: a short key and a string, in whichever order, and no more.
 
     The attribute has been walked before.
     """
-    pos = start + 2 + len(key)
-    if end - pos < 4 or buf[start] != 0x0A or buf[start + 1] != len(key) or buf[pos] != 0x12:
+    if buf[start] == 0x12:
+        pos, end_of_value = start, end - 2 - len(key)
+        usual = end_of_value - pos >= 4 and buf[end_of_value] == 0x0A and buf[end_of_value + 1] == len(key)
+    else:
+        pos, end_of_value = start + 2 + len(key), end
+        usual = end - pos >= 4 and buf[start] == 0x0A and buf[start + 1] == len(key) and buf[pos] == 0x12
+    if not usual:
         return None
     size, value = _length(buf, pos + 1)
-    if value + size != end or size < 2 or buf[value] != 0x0A:
+    if value + size != end_of_value or size < 2 or buf[value] != 0x0A:
         return None
     size, text = _length(buf, value + 1)
-    if text + size != end:
+    if text + size != end_of_value:
         return None
     try:
-        return buf[text:end].decode()
+        return buf[text:end_of_value].decode()
     except UnicodeDecodeError:
         # The strict way says so in its own words.
         return None

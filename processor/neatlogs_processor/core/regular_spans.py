@@ -18,7 +18,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from neatlogs_processor.core.attributes import Found
+from neatlogs_processor.core.attributes import Found, usual_key
 from neatlogs_processor.core.schema import (
     FIXED32,
     FIXED64,
@@ -46,12 +46,16 @@ _PARENT_SPAN_ID: Final = f"field_{SPAN_PARENT_SPAN_ID}"
 
 _ATTRIBUTE_BEGINS: Final = Struct("BBBB").unpack_from
 _SIZE: Final = len(NAMESPACE)
+# How far in front of its key a value is looked for, and at how many places that might begin its attribute.
+_FAR: Final = 1024
+_TRIES: Final = 8
 
 # Tag and length of a wrapped span and of its first half, and of its second half. Lengths take two bytes, needed or not.
 _HEADERS: Final = Struct("BBBBBB").pack
 _HEADER: Final = Struct("BBB").pack
 _TAG: Final = 1 << 3 | LEN
 _ATTRIBUTE: Final = SPAN.attributes << 3 | LEN
+_ATTRIBUTE_TAG: Final = bytes((_ATTRIBUTE,))
 
 # The largest span, without its run, that can be proven: its length still takes two bytes.
 _LARGEST: Final = 0x3FF0
@@ -82,26 +86,33 @@ def find_run(buf: bytes, start: int, end: int, hit: int) -> tuple[Run | None, in
         # Tag, length, tag of the key and its length: four bytes, or five where the attribute is longer than 127.
         pos = hit - 4
         tag, length, key_tag, key_length = _ATTRIBUTE_BEGINS(buf, pos)
-        if tag != _ATTRIBUTE or length > 0x7F:
+        key_end = hit + key_length
+        if key_tag != 0x0A or key_length < _SIZE or (key_length > _SIZE and buf[hit + _SIZE] != 0x2E) or key_end > end:
+            return None, hit
+        key_first = tag == _ATTRIBUTE and length < 0x80
+        if not key_first and tag > 0x7F and length < 0x80 and buf[pos - 1] == _ATTRIBUTE:
+            key_first = True
             pos -= 1
-            if buf[pos] != _ATTRIBUTE or tag < 0x80 or length > 0x7F:
-                return None, hit
             length = tag & 0x7F | length << 7
+        if not key_first:
+            pos = _begin_of_value_first(buf, after if count else max(after, hit - _FAR), key_end, hit - 2, count == 0)
         if count == 0:
             first = pos
         if pos < after or (count and pos != after):
             return None, hit
-        after = hit - 2 + length
-        key_end = hit + key_length
-        value = key_end + 2
-        if after > end or value >= after or key_tag != 0x0A or buf[key_end] != 0x12:
-            return None, hit
-        size = buf[key_end + 1]
-        if size > 0x7F:
-            size = size & 0x7F | buf[value] << 7
-            value += 1
-        if value + size != after or key_length < _SIZE or (key_length > _SIZE and buf[hit + _SIZE] != 0x2E):
-            return None, hit
+        if key_first:
+            after = hit - 2 + length
+            value = key_end + 2
+            if after > end or value >= after or buf[key_end] != 0x12:
+                return None, hit
+            size = buf[key_end + 1]
+            if size > 0x7F:
+                size = size & 0x7F | buf[value] << 7
+                value += 1
+            if value + size != after:
+                return None, hit
+        else:
+            after = key_end
         count += 1
         hit = buf.find(NAMESPACE, after)
         if hit < 0:
@@ -111,6 +122,35 @@ def find_run(buf: bytes, start: int, end: int, hit: int) -> tuple[Run | None, in
     return None, hit
 
 
+def _begin_of_value_first(buf: bytes, low: int, end: int, end_of_value: int, search: bool) -> int:
+    """Where an attribute begins that has its value in front of its key, as Collectors write it, or -1.
+
+    Args:
+        low: Where it begins at the earliest; without `search`, where it has to begin.
+        end: Where it ends.
+        end_of_value: Where its value ends.
+    """
+    pos = end_of_value
+    for _ in range(_TRIES if search else 1):
+        pos = buf.rfind(_ATTRIBUTE_TAG, low, pos) if search else low
+        if pos < 0:
+            break
+        length, inner = _short_length(buf, pos + 1)
+        if inner + length == end and buf[inner] == 0x12:
+            size, value = _short_length(buf, inner + 1)
+            if value + size == end_of_value:
+                return pos
+    return -1
+
+
+def _short_length(buf: bytes, pos: int) -> tuple[int, int]:
+    """The length at `pos`, which takes one byte or two, and the position after it. Of a longer one, something else."""
+    length = buf[pos]
+    if length < 0x80:
+        return length, pos + 1
+    return length & 0x7F | buf[pos + 1] << 7, pos + 2
+
+
 def attributes_of(buf: bytes, run: Run) -> list[Found]:
     """The attributes of a run."""
     pos, end, _ = run
@@ -118,8 +158,7 @@ def attributes_of(buf: bytes, run: Run) -> list[Found]:
     while pos < end:
         length, inner = read_varint(buf, pos + 1, end)
         after = inner + length
-        key = inner + 2
-        attributes.append((pos, pos + 1, inner, after, buf[key : key + buf[inner + 1]], None))
+        attributes.append((pos, pos + 1, inner, after, usual_key(buf, inner), None))
         pos = after
     return attributes
 

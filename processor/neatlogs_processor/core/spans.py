@@ -50,6 +50,10 @@ PARENT_SPAN_ID: Final = 0x2208
 _TRACE_ID_HEADER: Final = b"\x0a\x10"
 _SPAN_ID_HEADER: Final = b"\x12\x08"
 _PARENT_HEADER: Final = b"\x22\x08"
+# The same from the end of a span, as Collectors write it: backwards, its status first, and an empty parent's id too.
+_IDS_BACKWARDS: Final = Struct(">HQH8xH16x")
+_STATUS: Final = 0x7A
+_NO_PARENT: Final = 0x2200
 _FLAGS_TAG: Final = b"\x85\x01"
 # What follows the ids of a root span: its name, or its flags where these are written first.
 _AFTER_PARENT: Final = frozenset({0x2A, 0x85})
@@ -219,8 +223,8 @@ def _scan_any(buf: bytes, start: int, end: int) -> Parts:
 def counts_as_root(buf: bytes, start: int, end: int) -> bool:
     """Whether the span in `buf[start:end]` is a root span, for counting only: it is not read further than it takes.
 
-    Exact for every span that names its parent once, in front of its own name or else in the usual encoding. Where a
-    span holds identity, or a resource has one to give, it is read to its end instead.
+    Exact for every span that names its parent once, in front of its own name, or at its end as Collectors do, or else
+    in the usual encoding. Where a span holds identity, or a resource has one to give, it is read to its end instead.
     """
     if end - start >= _IDS.size:
         trace_id, span_id, third, parent = _IDS.unpack_from(buf, start)
@@ -231,6 +235,13 @@ def counts_as_root(buf: bytes, start: int, end: int) -> bool:
             # Without a parent's tag and length anywhere, the usual root; only odd encodings are left to doubt.
             elif third >> 8 in _AFTER_PARENT and buf.find(_PARENT_HEADER, start + 28, end) < 0:
                 return True
+        elif buf[start] == _STATUS:
+            first, parent, second, third = _IDS_BACKWARDS.unpack_from(buf, end - _IDS_BACKWARDS.size)
+            if second == SPAN_ID and third == TRACE_ID:
+                if first == PARENT_SPAN_ID:
+                    return not parent
+                if parent & 0xFFFF == _NO_PARENT:
+                    return True
     return is_root_span(scan_span(buf, start, end, NO_HIT)[0])
 
 

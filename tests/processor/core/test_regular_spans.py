@@ -39,6 +39,30 @@ CHILD = BEGIN + NAMED + ROUTE + RUN + END
 PLAIN_CHILD = BEGIN + NAMED + ROUTE + END
 ROOT = CHILD.replace(field(4, LEN, PARENT), b"")
 
+
+def backwards(key: str, value: str) -> bytes:
+    """An attribute field as a Collector writes it, value first."""
+    encoded = AnyValue(string_value=value).SerializeToString()
+    return field(9, LEN, field(2, LEN, encoded) + field(1, LEN, key.encode()))
+
+
+BACKWARDS_END = field(5, LEN, b"llm") + field(4, LEN, PARENT) + field(2, LEN, b"s" * 8) + field(1, LEN, b"t" * 16)
+BACKWARDS_VALUES = (
+    "u_666",
+    "",
+    " ",
+    "J",
+    "J!",
+    "JJJJJJJJJJJJJJJJ",
+    "Just JSON: JJ",
+    "m" * 150,
+    "J" * 150,
+    "m" * 1_200,
+    backwards(ID, "u_999").decode(),
+    attribute(ID, "u_999").decode(),
+    backwards(ID, "u_999").decode() + "z" * 150,
+)
+
 ODD = {
     "a second parent that is empty": field(4, LEN, b""),
     "a second parent": field(4, LEN, b"\x22" * 8),
@@ -58,6 +82,9 @@ ODD = {
     "a prompt that quotes the key": attribute("input.value", f"what is {ID}?"),
     "a prompt that imitates the wire": attribute("input.value", attribute(ID, "u_999").decode()),
     "a key of its own twice": field(9, LEN, field(1, LEN, ID.encode()) + field(1, LEN, b"a") + field(2, LEN, b"")),
+    "an attribute with more than key and value": field(
+        9, LEN, field(2, LEN, b"\n\0") + field(3, VARINT, b"\x01") + field(1, LEN, ID.encode())
+    ),
     "an attribute without a value": field(9, LEN, field(1, LEN, ID.encode())),
     "an attribute with an empty value": field(9, LEN, field(1, LEN, ID.encode()) + field(2, LEN, b"")),
     "a similar key": attribute("neatlogs.end_users", "many"),
@@ -82,6 +109,41 @@ def test_what_is_odd_is_dealt_with_as_ever(odd: str, place: str) -> None:
     for span in (strange, strange.replace(field(4, LEN, PARENT), b"", 1)):
         check_both(body_of(span))
         check_both(body_of(CHILD, ROOT, span, CHILD, PLAIN_CHILD, ROOT))
+
+
+@pytest.mark.parametrize("value", BACKWARDS_VALUES)
+def test_values_in_front_of_their_keys(value: str) -> None:
+    """A run that a Collector wrote is found from its end, whatever its values look like."""
+    status, route = field(15, LEN, b"\x18\x01"), backwards("http.route", "/chat/" + "x" * 90)
+    for run in (backwards(ID, value), backwards(ID, "u_1") + backwards("neatlogs.end_user.source", value)):
+        child = status + route + run + BACKWARDS_END
+        check_both(body_of(child))
+        check_both(body_of(child, child.replace(PARENT, b"\0" * 8), child.replace(field(4, LEN, PARENT), b"\x22\0")))
+        check_both(body_of(status + run + route + BACKWARDS_END, CHILD, ROOT))
+
+
+@pytest.mark.parametrize("place", ["in front", "behind"])
+@pytest.mark.parametrize("odd", ODD)
+def test_what_is_odd_where_all_is_backwards(odd: str, place: str) -> None:
+    """Oddities beside a run that a Collector wrote change nothing about the result either."""
+    run = backwards(ID, "u_666") + backwards("neatlogs.end_user.metadata", "m" * 150)
+    strange = {"in front": ODD[odd] + run, "behind": run + ODD[odd]}[place]
+    check_both(body_of(field(15, LEN, b"") + strange + BACKWARDS_END, CHILD))
+    check_both(body_of(field(15, LEN, b"") + run + BACKWARDS_END, ODD[odd] + run + BACKWARDS_END))
+
+
+@pytest.mark.parametrize("parent", [PARENT, b"\0" * 8, b"", None, b"\x11" * 3])
+def test_roots_are_counted_by_the_ids_at_their_end(parent: bytes | None) -> None:
+    """Without any identity, spans that a Collector wrote are counted by the ids at their end."""
+    named = b"" if parent is None else field(4, LEN, parent)
+    span = field(15, LEN, b"") + BACKWARDS_END.replace(field(4, LEN, PARENT), named)
+    assert enforce_traces(body_of(span, span), STRICT).counts.roots == (0 if (parent or b"").strip(b"\0") else 2)
+
+
+def test_a_status_in_front_says_nothing_about_the_end() -> None:
+    """A span that begins like a Collector's and ends in another way is read to its end to be counted."""
+    span = field(15, LEN, b"") + field(4, LEN, PARENT) + NAMED + ROUTE
+    assert enforce_traces(body_of(span, field(15, LEN, b"") + NAMED + ROUTE), STRICT).counts.roots == 1
 
 
 @pytest.mark.parametrize("kind", [b"\x83\x00", b"\xff\x01", b"\xff" * 9 + b"\x01"])

@@ -17,10 +17,10 @@ from neatlogs_otel._identity import (
     MetadataArgument,
     end_user_from,
     identified,
-    process_default,
     resolve,
 )
 from neatlogs_otel._open_root import Declaration, OpenRoot, Outcome
+from neatlogs_otel._process_default import process_default
 from neatlogs_otel._provider import is_set_up
 from neatlogs_otel._registry import find_open_root
 from neatlogs_otel._warnings import shown, warn_once

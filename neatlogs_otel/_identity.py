@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -226,59 +224,6 @@ def end_user_from(source: Source, end_user_id: object, end_user_metadata: object
 def _reason(error: Exception) -> str:
     # Only our own messages are known to hold no value.
     return str(error) if isinstance(error, RefusedError) else f"it raised {type(error).__name__}"
-
-
-# The process default ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ProcessDefault:
-    """What `init()` gives to roots that nobody else claims.
-
-    Attributes:
-        end_user: The end user of a single-user process.
-        session_id: An explicit session of the process, already encoded.
-        auto_session: Give each trace whose identity comes from `end_user` the one generated session of this process.
-    """
-
-    end_user: EndUser | None = None
-    session_id: str | None = None
-    auto_session: bool = False
-
-
-_default = ProcessDefault()
-_auto_session: str | None = None
-_auto_session_lock = threading.Lock()
-
-
-def set_process_default(default: ProcessDefault | None) -> ProcessDefault:
-    """Set the process default; `None` takes it away. Returns what it was before."""
-    global _default  # One default per process.
-    before, _default = _default, default or ProcessDefault()
-    return before
-
-
-def process_default() -> ProcessDefault:
-    """The process default; an empty one before `init()`."""
-    return _default
-
-
-def auto_session_id() -> str:
-    """The generated session id of this process: made at first use, another one after a fork."""
-    global _auto_session  # One id per process.
-    with _auto_session_lock:
-        if _auto_session is None:
-            _auto_session = str(uuid.uuid4())
-        return _auto_session
-
-
-def _after_fork() -> None:
-    global _auto_session, _auto_session_lock  # A forked worker is another process.
-    _auto_session, _auto_session_lock = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 # identify() ---------------------------------------------------------------------------------------------------------

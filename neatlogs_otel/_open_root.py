@@ -17,10 +17,9 @@ from neatlogs_otel._identity import (
     TOP_RANK,
     EndUser,
     Identified,
-    ProcessDefault,
-    auto_session_id,
     resolve,
 )
+from neatlogs_otel._process_default import ProcessDefault, auto_session_id
 from neatlogs_otel._warnings import shown, warn_once
 
 

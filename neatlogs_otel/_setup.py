@@ -24,12 +24,11 @@ from neatlogs_otel._export import AddingExporter, OwnExport
 from neatlogs_otel._identity import (
     IdArgument,
     MetadataArgument,
-    ProcessDefault,
     encode_session,
     end_user_from,
-    set_process_default,
 )
 from neatlogs_otel._otlp import make_exporter, sends_to_same_place, span_processors
+from neatlogs_otel._process_default import ProcessDefault, environment_default, set_process_default
 from neatlogs_otel._provider import records_nothing, tracer_provider
 from neatlogs_otel._span_processor import EndUserSpanProcessor
 from neatlogs_otel._warnings import logger, warn_once
@@ -104,9 +103,10 @@ def init(
             the standard `OTEL_EXPORTER_OTLP_*` variables, then `http://localhost:4317`, which is the processor.
         user_id: The operator, who runs this process: resource attribute `user.id`, and nothing else. Never an end user.
         end_user_id: The end user of traces that name no other; for processes that serve one end user. A callable is
-            called once, now.
-        end_user_metadata: A JSON object about that end user, or a callable that returns one.
-        session_id: The session of traces that name no other.
+            called once, now. Default: `NEATLOGS_END_USER_ID`.
+        end_user_metadata: A JSON object about that end user, or a callable that returns one. Default:
+            `NEATLOGS_END_USER_METADATA`, which never joins an id that was passed here.
+        session_id: The session of traces that name no other. Default: `NEATLOGS_SESSION_ID`.
         auto_session: Make up one session id for this process. Only traces whose end user comes from `init()` get it.
         tags: Resource attribute `neatlogs.tags`: strings, or one string with commas.
         project: Resource attribute `neatlogs.project`.
@@ -145,7 +145,7 @@ def init(
     )
     resource = resource_attributes(user_id, workflow_name, project, tags)
     with _lock:
-        set_process_default(default)
+        set_process_default(default.over(environment_default(os.environ)))
         attached = _attach(resource, roots)
         if attached is None:
             return tracer_provider()

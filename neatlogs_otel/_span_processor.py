@@ -9,7 +9,8 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from neatlogs_otel import _registry
 from neatlogs_otel._declaring import declaration_in
-from neatlogs_otel._identity import identified, process_default
+from neatlogs_otel._identity import identified
+from neatlogs_otel._process_default import process_default
 from neatlogs_otel._warnings import shown, warn_once
 
 

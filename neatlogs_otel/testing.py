@@ -31,7 +31,8 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 
 from neatlogs_otel import _declaring, _warnings, conventions
 from neatlogs_otel._context import Attached
-from neatlogs_otel._identity import EndUser, ProcessDefault, end_user_from, set_process_default
+from neatlogs_otel._identity import EndUser, end_user_from
+from neatlogs_otel._process_default import ProcessDefault, set_process_default
 from neatlogs_otel._provider import use_tracer_provider
 from neatlogs_otel._span_exporter import EndUserSpanExporter
 from neatlogs_otel._span_processor import EndUserSpanProcessor

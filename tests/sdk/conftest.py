@@ -10,7 +10,8 @@ from opentelemetry.sdk.resources import Resource
 
 import neatlogs_otel as neatlogs
 from neatlogs_otel import _declaring, _warnings
-from neatlogs_otel._identity import EndUser, ProcessDefault, set_process_default
+from neatlogs_otel._identity import EndUser
+from neatlogs_otel._process_default import ProcessDefault, set_process_default
 from neatlogs_otel._provider import use_tracer_provider
 from support.otlp_sink import OtlpSink
 from support.recording import Recording

@@ -12,7 +12,8 @@ from opentelemetry import trace as trace_api
 import neatlogs_otel as neatlogs
 from neatlogs_otel import _registry, _warnings
 from neatlogs_otel import conventions as keys
-from neatlogs_otel._identity import EndUser, ProcessDefault, set_process_default
+from neatlogs_otel._identity import EndUser
+from neatlogs_otel._process_default import ProcessDefault, set_process_default
 from neatlogs_otel._provider import use_tracer_provider
 from support.recording import Recording, remote_parent
 

@@ -6,7 +6,7 @@ import pytest
 
 import neatlogs_otel as neatlogs
 from neatlogs_otel import conventions as keys
-from neatlogs_otel._identity import auto_session_id
+from neatlogs_otel._process_default import auto_session_id
 
 
 def test_ranks_of_sessions(recorded, default_user) -> None:

@@ -19,7 +19,8 @@ from opentelemetry.trace import Span, StatusCode
 import neatlogs_otel as neatlogs
 from neatlogs_otel import _warnings, conventions
 from neatlogs_otel._context import Attached
-from neatlogs_otel._identity import ProcessDefault, encode_session, end_user_from, set_process_default
+from neatlogs_otel._identity import encode_session, end_user_from
+from neatlogs_otel._process_default import ProcessDefault, set_process_default
 from support.recording import Recording, remote_parent
 
 CASES: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "shim_cases.json").read_text(encoding="utf-8"))

@@ -1,0 +1,196 @@
+"""`opentelemetry-instrument` and the declarative configuration file add `EndUserSpanProcessor` by themselves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from neatlogs_otel import EndUserSpanProcessor
+from neatlogs_otel import conventions as keys
+from neatlogs_otel._otlp import span_processors
+from neatlogs_otel._zero_code import NAME, EndUserInstrumentor
+from support.otlp_sink import OtlpSink, attributes
+
+INSTRUMENT = Path(sys.executable).parent / "opentelemetry-instrument"
+
+# An application that knows nothing of this package.
+APPLICATION = """
+from opentelemetry import trace
+
+tracer = trace.get_tracer("shop")
+with tracer.start_as_current_span("job"):
+    with tracer.start_as_current_span("step"):
+        pass
+"""
+
+CONFIGURATION = """
+file_format: "1.0-rc.3"
+resource:
+  attributes:
+    - name: service.name
+      value: shop
+tracer_provider:
+  processors:
+    - simple:
+        exporter:
+          otlp_http:
+            endpoint: {endpoint}/v1/traces
+instrumentation/development:
+  python:
+    neatlogs_otel: {options}
+"""
+
+
+def run(tmp_path: Path, source: str, sink: OtlpSink, *command: str | Path, env: Mapping[str, str]) -> str:
+    """Run a program and return what it said on standard error."""
+    program = tmp_path / "app.py"
+    program.write_text(textwrap.dedent(source), encoding="utf-8")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "NEATLOGS_", "PYTHON"))}
+    done = subprocess.run(
+        [*command, sys.executable, program],
+        env={
+            **clean,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint,
+            "OTEL_METRICS_EXPORTER": "none",
+            "OTEL_LOGS_EXPORTER": "none",
+            # The other instrumentations of the tests' environment have no part in this, and take their time.
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "fastapi,flask,django,celery,httpx,openai,wsgi,asgi,anthropic",
+            **env,
+        },
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def named(sink: OtlpSink) -> dict[str, object]:
+    """The end user's id on each span that arrived, by the span's name."""
+    return {span.name: attributes(span).get(keys.END_USER_ID) for span in sink.wait_for_spans(2)}
+
+
+def test_opentelemetry_instrument_adds_the_end_user(tmp_path: Path, sink) -> None:
+    """An application without a line of ours exports its root with the end user of the environment."""
+    said = run(
+        tmp_path,
+        APPLICATION,
+        sink,
+        INSTRUMENT,
+        env={"NEATLOGS_END_USER_ID": "u_812", "NEATLOGS_END_USER_METADATA": '{"plan": "pro"}'},
+    )
+    assert named(sink) == {"job": "u_812", "step": None}
+    root = next(span for span in sink.spans if span.name == "job")
+    assert attributes(root)[keys.END_USER_METADATA] == '{"plan":"pro"}'
+    assert "neatlogs" not in said
+
+
+def test_what_is_wrong_in_the_environment_is_said(tmp_path: Path, sink) -> None:
+    """Metadata that is no JSON is refused with a warning on standard error; the id stays."""
+    said = run(
+        tmp_path,
+        APPLICATION,
+        sink,
+        INSTRUMENT,
+        env={"NEATLOGS_END_USER_ID": "u_812", "NEATLOGS_END_USER_METADATA": "plan=pro"},
+    )
+    assert named(sink) == {"job": "u_812", "step": None}
+    assert "end_user_metadata of NEATLOGS_END_USER_METADATA is refused" in said
+
+
+def test_the_application_names_its_end_users_without_init(tmp_path: Path, sink) -> None:
+    """Under `opentelemetry-instrument`, set_end_user() finds the root that an instrumentation has opened."""
+    source = """
+    import neatlogs_otel as neatlogs
+    from opentelemetry import trace
+
+    with trace.get_tracer("web").start_as_current_span("GET /"):
+        with trace.get_tracer("web").start_as_current_span("handler"):
+            assert neatlogs.set_end_user("u_1")
+    """
+    run(tmp_path, source, sink, INSTRUMENT, env={})
+    assert named(sink) == {"GET /": "u_1", "handler": None}
+
+
+def test_it_can_be_switched_off(tmp_path: Path, sink) -> None:
+    """`OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` knows it by its name, as any instrumentation."""
+    run(
+        tmp_path,
+        APPLICATION,
+        sink,
+        INSTRUMENT,
+        env={"NEATLOGS_END_USER_ID": "u_812", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": f"fastapi,flask,{NAME}"},
+    )
+    assert named(sink) == {"job": None, "step": None}
+
+
+def test_the_configuration_file_adds_the_end_user(tmp_path: Path, sink) -> None:
+    """A declarative configuration file that names it under its instrumentations needs no line in the application."""
+    file = tmp_path / "otel.yaml"
+    file.write_text(CONFIGURATION.format(endpoint=sink.http_endpoint, options="{}"), encoding="utf-8")
+    env = {"OTEL_CONFIG_FILE": str(file), "NEATLOGS_END_USER_ID": "u_812"}
+    run(tmp_path, APPLICATION, sink, INSTRUMENT, env=env)
+    assert named(sink) == {"job": "u_812", "step": None}
+
+
+def test_a_program_that_loads_the_configuration_file_itself(tmp_path: Path, sink) -> None:
+    """Without `opentelemetry-instrument`, the file alone adds it, and may say which spans count as roots."""
+    file = tmp_path / "otel.yaml"
+    file.write_text(CONFIGURATION.format(endpoint=sink.http_endpoint, options="{roots: entry}"), encoding="utf-8")
+    source = f"""
+    from opentelemetry.configuration import configure_sdk, load_config_file
+    configure_sdk(load_config_file({str(file)!r}))
+    from opentelemetry import trace
+    from opentelemetry.propagate import extract
+
+    incoming = extract({{"traceparent": "00-{"a" * 32}-{"b" * 16}-01"}})
+    with trace.get_tracer("web").start_as_current_span("GET /", context=incoming):
+        with trace.get_tracer("web").start_as_current_span("handler"):
+            pass
+    """
+    run(tmp_path, source, sink, env={"NEATLOGS_END_USER_ID": "u_812"})
+    assert named(sink) == {"GET /": "u_812", "handler": None}
+
+
+@pytest.fixture
+def instrumentor() -> EndUserInstrumentor:
+    """One that nobody has activated; there is one in a process."""
+    EndUserInstrumentor._instance = None
+    return EndUserInstrumentor()
+
+
+def ours_on(provider: TracerProvider) -> list[object]:
+    return [processor for processor in span_processors(provider) if isinstance(processor, EndUserSpanProcessor)]
+
+
+def test_it_is_added_once(instrumentor: EndUserInstrumentor) -> None:
+    """A provider that has an EndUserSpanProcessor, from whatever source, gets no second one."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    assert not instrumentor.is_instrumented_by_opentelemetry
+    instrumentor.instrument(tracer_provider=provider, skip_dep_check=True)
+    EndUserInstrumentor().instrument(tracer_provider=provider)
+    assert len(ours_on(provider)) == 1
+    assert instrumentor.is_instrumented_by_opentelemetry
+
+
+def test_options_that_cannot_be_used_are_said(instrumentor: EndUserInstrumentor, said) -> None:
+    """A misspelled option or value costs a warning, and the span processor is added all the same."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    instrumentor.instrument(tracer_provider=provider, root="entry", roots="every")
+    assert len(ours_on(provider)) == 1
+    assert len(said.messages) == 2
+
+
+def test_without_a_provider_it_says_so(instrumentor: EndUserInstrumentor, said) -> None:
+    """A provider that takes no span processors is left alone, with one warning."""
+    instrumentor.instrument(tracer_provider=object())
+    assert said.once("Traces get no end user", "opentelemetry-distro")
+    assert not instrumentor.is_instrumented_by_opentelemetry

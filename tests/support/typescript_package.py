@@ -55,16 +55,16 @@ def built_package() -> str:
     return node
 
 
-def run_node_program(name: str, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
+def run_node_program(name: str, *arguments: str, variables: Mapping[str, str] | None = None, text: str = "") -> str:
     """Run a program until it ends by itself; returns what it printed.
 
     Programs are in `browser/test/programs`, and named from there. It starts without any `OTEL_*` or `NEATLOGS_*`
-    variable but the given ones.
+    variable but the given ones, and reads `text` from its standard input.
     """
     done = subprocess.run(
         [built_package(), str(PROGRAMS / name), *arguments],
         env=clean_environment() | dict(variables or {}),
-        capture_output=True, text=True, timeout=100, check=False,
+        input=text, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -129,7 +129,7 @@ export function encodeTags(value: unknown): string | undefined {
     if (typeof tag !== "string") throw new RefusedError(`one of them is a ${typeName(tag)}, not a string`);
     utf8Size(tag);
     for (const part of tag.split(",")) {
-      if (!isBlank(part)) found.add(part.trim());
+      if (!isBlank(part)) found.add(part.replace(EDGES, ""));
     }
   }
   return [...found].join(",") || undefined;
@@ -150,9 +150,13 @@ export function textOf(key: string, value: unknown): string | undefined {
   return undefined;
 }
 
-/** White space as Python's `str.strip` and the processor see it: without U+FEFF, with the separators U+001C to U+001F. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are white space
-const BLANK = /^[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$/;
+/**
+ * White space as Python's `str.strip` and the processor see it: with the separators U+001C to U+001F, without U+FEFF.
+ * Text is the same in every language.
+ */
+const WHITE_SPACE = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
+const BLANK = new RegExp(`^${WHITE_SPACE}*$`);
+const EDGES = new RegExp(`^${WHITE_SPACE}+|${WHITE_SPACE}+$`, "g");
 
 /** Whether text says nothing. */
 export function isBlank(text: string): boolean {

@@ -119,7 +119,7 @@ def findings(detail: TraceDetail) -> tuple[Finding, ...]:
 def _overrides(detail: TraceDetail) -> Finding:
     ids = {override.span_id for override in detail.overrides}
     spans = tuple(span for span in detail.spans if span.span_id in ids)
-    count = len(detail.overrides)
+    count = detail.trace.overrides
     return Finding(
         "overrides",
         "note",

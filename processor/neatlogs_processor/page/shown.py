@@ -153,6 +153,11 @@ def cut(text: str, chars: int = 48) -> str:
     return f"{text[: chars - end - 1]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
 
 
+def beginning(text: str, chars: int = 100_000) -> str:
+    """Return the beginning of a text that is longer than anybody reads."""
+    return text if len(text) <= chars else f"{text[: chars - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """Return a count with its noun: `1 trace`, `2 traces`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

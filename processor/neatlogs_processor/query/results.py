@@ -205,11 +205,17 @@ class SpanDetail:
 
 @dataclass(frozen=True)
 class TraceDetail:
-    """A trace with all its spans: parents before children, siblings by start."""
+    """A trace with its spans: parents before children, siblings by start.
+
+    Attributes:
+        overrides: At most 1,000 of them.
+        spans_left_out: How many more there are than the 10,000 that are given: roots first, then the earliest.
+    """
 
     trace: TraceRow
     spans: tuple[SpanDetail, ...]
     overrides: tuple[OverrideRow, ...]
+    spans_left_out: int = 0
 
 
 @dataclass(frozen=True)

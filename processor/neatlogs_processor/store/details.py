@@ -16,6 +16,11 @@ from neatlogs_processor.query.results import EventDetail, LinkDetail, OverrideRo
 from neatlogs_processor.store.lists import some_traces, status_name
 from neatlogs_processor.store.reading import StoredSpan, read_trace
 
+MAX_SPANS: Final = 10_000
+"""How many spans of a trace are read: one of a million would take the memory that the receivers need."""
+
+MAX_OVERRIDES: Final = 1000
+"""How many of its overrides are read; how many there are says the row of the trace."""
 _OTEL_KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
 _OWNS_IDENTITY_BELOW: Final = 2
 _MAX_TIME: Final = 2**63 - 1
@@ -41,13 +46,18 @@ def trace(connection: sqlite3.Connection, trace_id: str) -> TraceDetail | None:
         )
     }
     overrides = connection.execute(
-        "SELECT span_id, place, service, span_name, key FROM overrides WHERE trace = ? ORDER BY span_id, place, key",
-        (number,),
+        "SELECT span_id, place, service, span_name, key FROM overrides WHERE trace = ? ORDER BY span_id, place, key"
+        " LIMIT ?",
+        (number, MAX_OVERRIDES),
     )
-    spans = tuple(
-        _span(stored, depth, *said[stored.span.span_id]) for stored, depth in _waterfall(read_trace(connection, number))
+    found = read_trace(connection, number, MAX_SPANS)
+    spans = tuple(_span(stored, depth, *said[stored.span.span_id]) for stored, depth in _waterfall(found))
+    return TraceDetail(
+        trace=record,
+        spans=spans,
+        overrides=tuple(OverrideRow(span_id.hex(), *rest) for span_id, *rest in overrides),
+        spans_left_out=len(said) - len(spans),
     )
-    return TraceDetail(record, spans, tuple(OverrideRow(span_id.hex(), *rest) for span_id, *rest in overrides))
 
 
 def _waterfall(stored: Sequence[StoredSpan]) -> Iterable[tuple[StoredSpan, int]]:

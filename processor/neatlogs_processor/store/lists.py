@@ -43,8 +43,7 @@ _TRACE_COLUMNS: Final = (
 )
 _ROOT_NOT_RECEIVED: Final = 2
 _SESSION_COLUMNS: Final = (
-    f"t.session, count(*), sum(t.spans), sum(t.errors), {added_up('t.tokens')},"
-    f' min(t.start), max(t."end"), {LASTED}'
+    f't.session, count(*), sum(t.spans), sum(t.errors), {added_up("t.tokens")}, min(t.start), max(t."end"), {LASTED}'
 )
 _USER_COLUMNS: Final = (
     f"t.end_user, count(*), count(DISTINCT t.session), sum(t.spans), sum(t.errors), {added_up('t.tokens')},"

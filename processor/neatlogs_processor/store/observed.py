@@ -23,6 +23,7 @@ from neatlogs_processor.store.text import read_set
 LOOKED_AT: Final = 20_000
 """How many of the latest traces autocompletion looks at: it must answer while somebody types."""
 
+_MAX_CHARS: Final = 64 * 1024
 _MAX_DEPTH: Final = MAX_PATH
 
 
@@ -67,7 +68,8 @@ def at(metadata: dict[str, Any], key: str) -> Any:
 
 def _latest(connection: sqlite3.Connection, column: str, view: View, now: int) -> Iterator[tuple[Any, int]]:
     """Yield the different values of a column, each with its number of traces."""
-    condition = conjunction([traces_of(view, now), Condition(f"t.{column} IS NOT NULL")])
+    # Nobody types a value that is longer.
+    condition = conjunction([traces_of(view, now), Condition(f"length(t.{column}) <= ?", (_MAX_CHARS,))])
     yield from connection.execute(
         f"SELECT value, count(*) FROM (SELECT t.{column} AS value FROM traces AS t WHERE {condition.sql}"
         " ORDER BY t.start DESC LIMIT ?) GROUP BY value",

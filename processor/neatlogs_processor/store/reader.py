@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import queue
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +40,24 @@ MAX_TURNS: Final = 1000
 MAX_BESIDE_A_USER: Final = 50
 """How many sessions and traces stand on an end user's page."""
 _BUCKETS: Final = 60
+ANSWER_SECONDS: Final = 10.0
+"""How long a question may take. What is read meanwhile cannot leave the log, so that has to end."""
+AT_ONCE: Final = 6
+"""How many questions are answered at once; each has a cache of its own."""
 _IDLE_CONNECTIONS: Final = 4
+_STEPS: Final = 1_000_000
+"""How many instructions of SQLite pass between two looks at the clock: some ten milliseconds."""
+
+_File = tuple[int, int] | None
+
+
+def _file(path: Path) -> _File:
+    """Return what tells a file from another one in its place."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class SqliteReader:
@@ -46,42 +65,71 @@ class SqliteReader:
 
     Args:
         path: The store's file. Another process may write it.
+        patience: Seconds that one question may take, and wait for others to be answered.
 
     Raises:
         ConfigError: From every method: there is no store, or it cannot be used.
-        StoreUnavailableError: From every method: it cannot be read now.
+        StoreUnavailableError: From every method: it cannot be read now, or not in time.
         QueryError: From the lists: the view's cursor is none of this list.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, patience: float = ANSWER_SECONDS) -> None:
         self._path = path
-        self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_IDLE_CONNECTIONS)
+        self._patience = patience
+        # Each with the file that it reads, which may be another one by now.
+        self._idle: queue.LifoQueue[tuple[sqlite3.Connection, _File]] = queue.LifoQueue(_IDLE_CONNECTIONS)
+        self._places = threading.BoundedSemaphore(AT_ONCE)
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
         with contextlib.suppress(queue.Empty):
             while True:
-                self._idle.get_nowait().close()
+                self._idle.get_nowait()[0].close()
 
     @contextlib.contextmanager
     def _moment(self) -> Iterator[sqlite3.Connection]:
+        if not self._places.acquire(timeout=self._patience):
+            raise StoreUnavailableError("too many questions wait for the store; ask again", retry_after=1.0)
         try:
-            connection = self._idle.get_nowait()
-        except queue.Empty:
-            connection = open_reader(self._path)
+            with self._question() as connection:
+                yield connection
+        finally:
+            self._places.release()
+
+    @contextlib.contextmanager
+    def _question(self) -> Iterator[sqlite3.Connection]:
+        connection, file = self._connection()
+        end = time.monotonic() + self._patience
         try:
+            connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
             connection.execute("BEGIN")
             yield connection
             connection.execute("ROLLBACK")
-            self._idle.put_nowait(connection)
+            connection.set_progress_handler(None, 0)
+            self._idle.put_nowait((connection, file))
         except queue.Full:
             connection.close()
         except sqlite3.Error as error:
             connection.close()
-            raise StoreUnavailableError(f"the store could not be read: {error}", retry_after=1.0) from None
+            if str(error) == "interrupted":
+                cause = f"this takes longer than {self._patience:g} s; ask for a shorter period or with fewer filters"
+            else:
+                cause = f"the store could not be read: {error}"
+            raise StoreUnavailableError(cause, retry_after=1.0) from None
         except BaseException:
             connection.close()
             raise
+
+    def _connection(self) -> tuple[sqlite3.Connection, _File]:
+        file = _file(self._path)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                connection, its = self._idle.get_nowait()
+                if its == file:
+                    return connection, its
+                # The store was removed or replaced: what it held then is not there any more.
+                connection.close()
+        return open_reader(self._path), file
 
     def traces(self, view: View, *, now: int) -> Page[TraceRow]:
         """See `TraceReader`."""

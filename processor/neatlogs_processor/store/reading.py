@@ -29,12 +29,13 @@ class StoredSpan:
     scope: InstrumentationScope
 
 
-def read_trace(connection: sqlite3.Connection, trace: int) -> list[StoredSpan]:
-    """Return all spans of a trace by start, then span id.
+def read_trace(connection: sqlite3.Connection, trace: int, limit: int = -1) -> list[StoredSpan]:
+    """Return the spans of a trace by start, then span id.
 
     Args:
         connection: Made by `files.open_reader` or `files.open_writer`.
         trace: `traces.id`.
+        limit: How many: roots before children, and of each the earliest. All of them where it is negative.
 
     Raises:
         ValueError: A block is damaged.
@@ -43,7 +44,7 @@ def read_trace(connection: sqlite3.Connection, trace: int) -> list[StoredSpan]:
     resources: dict[int, ResourceSpans] = {}
     scopes: dict[int, ScopeSpans] = {}
     found = []
-    for span, resource, scope in _spans(connection, trace):
+    for span, resource, scope in _spans(connection, trace, limit):
         if resource not in resources:
             resources[resource] = _resource(connection, resource)
         if scope not in scopes:
@@ -69,9 +70,11 @@ def read_request(connection: sqlite3.Connection, trace: int) -> ExportTraceServi
     return request
 
 
-def _spans(connection: sqlite3.Connection, trace: int) -> Iterator[tuple[Span, int, int]]:
+def _spans(connection: sqlite3.Connection, trace: int, limit: int = -1) -> Iterator[tuple[Span, int, int]]:
     rows = connection.execute(
-        "SELECT block, position, resource, scope FROM spans WHERE trace = ? ORDER BY block, position", (trace,)
+        "SELECT block, position, resource, scope FROM (SELECT * FROM spans WHERE trace = ?"
+        " ORDER BY min(rank, 2), start, span_id LIMIT ?) ORDER BY block, position",
+        (trace, limit),
     ).fetchall()
     block, spans = None, []
     for number, position, resource, scope in rows:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from neatlogs_processor.core.text import fold
 
+MAX_METADATA_CHARS: Final = 64 * 1024
+"""Longer metadata stays with its span and cannot be filtered by: every list shows that of each of its rows."""
 MAX_METADATA_DEPTH: Final = 64
 """Deeper metadata stays with its span and cannot be filtered by: SQLite's JSON has a limit of its own."""
 
@@ -35,12 +37,12 @@ def split_tags(text: str | None) -> list[str]:
 
 
 def filterable_metadata(text: str | None) -> str | None:
-    """Return metadata as JSON that SQLite reads as we do, or `None` where it is not a JSON object.
+    """Return metadata as JSON that SQLite reads as we do, or `None` where it is no JSON object or too large.
 
     Duplicate keys are gone (the last one counts), numbers that JSON does not know are text, and so is half a
     surrogate pair. Key order stays.
     """
-    if text is None:
+    if text is None or len(text) > MAX_METADATA_CHARS:
         return None
     try:
         value = json.loads(text)

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import hmac
 import ipaddress
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -24,6 +25,7 @@ COOKIE: Final = "neatlogs_page"
 SESSION_SECONDS: Final = 30 * 86_400
 MIN_TOKEN_CHARS: Final = 16
 _MAX_CLIENTS: Final = 1000
+_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/?#@\[\]]+))(?::[0-9]{1,5})?")
 
 
 def read_token(path: Path) -> str:
@@ -56,8 +58,10 @@ def host_allowed(host: str, allowed: Sequence[str]) -> bool:
         host: The `Host` header, with or without a port.
         allowed: Names in lower case; `*` allows all, `*.example.com` every name below it.
     """
-    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-    name = name.lower().rstrip(".")
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return False
+    name = (match[1] or match[2]).lower().rstrip(".")
     try:
         ipaddress.ip_address(name)
     except ValueError:

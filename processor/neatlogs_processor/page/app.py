@@ -6,6 +6,7 @@ for anywhere else.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,12 @@ _HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+AT_ONCE: Final = 4
+"""How many questions are worked on at once: they share the process, and its interpreter, with the receivers."""
+MAX_WAITING: Final = 100
+"""How many more may wait for their turn."""
 _MAX_FORM_BYTES: Final = 4096
+_FORM_SECONDS: Final = 10.0
 _FRAGMENTS: Final = ("/live", "/complete")
 _BEARER: Final = {"www-authenticate": "Bearer"}
 
@@ -73,6 +79,7 @@ def page(
     api: Sequence[BaseRoute] = (),
     clock: Callable[[], int] = time.time_ns,
     attempts: Attempts | None = None,
+    patience: float = _FORM_SECONDS,
 ) -> ASGIApp:
     """Return the page over a store.
 
@@ -82,12 +89,13 @@ def page(
         api: Further routes, below the same guard.
         clock: Returns nanoseconds since the epoch.
         attempts: Bounds wrong tokens.
+        patience: Seconds in which a form has to arrive.
     """
     links = Links(options.root_path)
     renderer = Renderer(links, clock=clock, signed_in=options.token is not None)
     lists, details = Lists(reader, renderer, options.where), Details(reader, renderer)
     attempts = attempts or Attempts()
-    entrance = _Entrance(renderer, options.token, attempts)
+    entrance = _Entrance(renderer, options.token, attempts, patience)
     failures = _Failures(renderer)
     app = Starlette(
         routes=[
@@ -150,7 +158,7 @@ class _Failures:
 
     def store(self, request: Request, error: Exception) -> Response:
         """Answer where the store cannot be read."""
-        return self._answer(request, 503, "The store cannot be read at the moment", str(error))
+        return self._answer(request, 503, "The store does not answer", str(error))
 
     def _answer(self, request: Request, status: int, title: str, detail: str) -> Response:
         if request.headers.get("hx-request") or request.url.path.startswith("/api/") or request.method == "HEAD":
@@ -161,7 +169,8 @@ class _Failures:
 class _Entrance:
     """Asks for the token, and lets those in who know it."""
 
-    def __init__(self, renderer: Renderer, token: PageToken | None, attempts: Attempts) -> None:
+    def __init__(self, renderer: Renderer, token: PageToken | None, attempts: Attempts, patience: float) -> None:
+        self._patience = patience
         self._renderer = renderer
         self._token = token
         self._attempts = attempts
@@ -177,7 +186,10 @@ class _Entrance:
         if self._token is None:
             raise HTTPException(404)
         client = request.client.host if request.client else ""
-        fields = await _form(request)
+        try:
+            fields = await asyncio.wait_for(_form(request), self._patience)
+        except asyncio.TimeoutError:
+            raise HTTPException(408, "The form did not arrive in time.", {"connection": "close"}) from None
         target = _safe_next(fields.get("next", ""))
         wait = self._attempts.wait(client)
         if wait:
@@ -233,6 +245,16 @@ def _from_elsewhere(headers: Headers) -> bool:
     return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
+def _asked_by_another_site(headers: Headers) -> bool:
+    """Tell whether a browser says that a page of another site asks, for anything but a link that somebody followed.
+
+    It cannot read the answer, but it can keep the store busy, and time what it takes to learn who is in it.
+    """
+    if headers.get("sec-fetch-site", "none") in ("same-origin", "none"):
+        return False
+    return headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest", "document") != "document"
+
+
 def _safe_next(target: str) -> str:
     """Return a target only if it is a path of this page: nobody is sent elsewhere after signing in."""
     plain = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
@@ -253,6 +275,8 @@ class _Guard:
         self._app = app
         self._options = options
         self._attempts = attempts
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -263,9 +287,45 @@ class _Guard:
             path = path[len(root) :] or "/"
         # Addresses are made from the options; to the application the page is all there is.
         scope = {**scope, "path": path, "raw_path": quote(path).encode(), "root_path": ""}
-        guarded = self._send(send, static=path.startswith("/static/"))
+        static = path.startswith("/static/")
+        guarded = self._send(send, static=static)
         answer = self._refusal(scope, path)
-        await (answer or self._app)(scope, receive, guarded)
+        if answer is None and not static and path not in ("/login", "/logout"):
+            await self._in_turn(scope, receive, guarded)
+        else:
+            await (answer or self._app)(scope, receive, guarded)
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer when it is this request's turn, which lasts until the answer begins: the rest is the client's time."""
+        waits = self._turns.locked()
+        if waits and self._waiting >= MAX_WAITING:
+            await _plain(scope["path"], 503, "Too many people ask at once.", {"retry-after": "1"})(scope, receive, send)
+            return
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+        holds = True
+
+        def give_back() -> None:
+            nonlocal holds
+            if holds:
+                holds = False
+                self._turns.release()
+
+        async def sending(message: Message) -> None:
+            give_back()
+            await send(message)
+
+        try:
+            # Who has reloaded the page meanwhile waits for another answer. The first look finds the request itself.
+            request = Request(scope, receive)
+            if waits and (await request.is_disconnected() or await request.is_disconnected()):
+                return
+            await self._app(scope, receive, sending)
+        finally:
+            give_back()
 
     def _refusal(self, scope: Scope, path: str) -> Response | None:
         headers = Headers(scope=scope)
@@ -281,6 +341,8 @@ class _Guard:
                 return _plain(path, 405, "The page only answers GET.", {"allow": "GET, HEAD"})
             if _from_elsewhere(headers):
                 return _plain(path, 403, "This form was sent from another site.")
+        elif not path.startswith("/static/") and _asked_by_another_site(headers):
+            return _plain(path, 403, "This page does not answer the scripts and frames of other sites.")
         token = self._options.token
         if token is None or path.startswith("/static/") or path == "/login":
             return None
@@ -312,8 +374,9 @@ class _Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                # Files of the page change their address when they change.
-                headers["cache-control"] = "public, max-age=31536000, immutable" if static else "no-store"
+                # Files of the page change their address when they change; that one is missing may not last.
+                kept = static and message["status"] in (200, 206, 304)
+                headers["cache-control"] = "public, max-age=31536000, immutable" if kept else "no-store"
             await send(message)
 
         return guarded

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from neatlogs_processor.errors import StoreUnavailableError
 from neatlogs_processor.page import completion, editing
 from neatlogs_processor.page.rendering import Renderer
 from neatlogs_processor.query import text
@@ -19,6 +20,8 @@ from neatlogs_processor.query.view import ALL_TIME, Tab, View
 
 BUCKETS = 60
 SPARK_BUCKETS = 24
+MAX_LINKED_CHARS = 4_000_000
+"""How many characters the query strings of one link of each row may have; the page has some eight times as many."""
 
 
 _Where = Callable[[], Sequence[tuple[str, str]]]
@@ -132,7 +135,12 @@ class Lists:
         if not view.filters and not self._anything(now):
             return {"exclusions": (), "unused": True}
         shown = view if view.tab is not Tab.COVERAGE else view.on(Tab.TRACES)
-        return {"exclusions": self._reader.exclusions(shown, now=now), "unused": False}
+        try:
+            exclusions = self._reader.exclusions(shown, now=now)
+        except StoreUnavailableError:
+            # It asks once for each filter. That nothing fits is known without it.
+            exclusions = ()
+        return {"exclusions": exclusions, "unused": False}
 
     def _anything(self, now: int) -> bool:
         return bool(self._reader.traces(View(period=ALL_TIME, limit=1), now=now).rows)
@@ -141,7 +149,7 @@ class Lists:
         """Return the view that an address says, or the answer that says what is wrong with it."""
         query = request.url.query
         try:
-            return View.from_query(tab, query)
+            return _of_bearable_size(View.from_query(tab, query))
         except QueryError as error:
             kept = [(name, value) for name, value in request.query_params.multi_items() if name != "filter"]
             try:
@@ -157,6 +165,15 @@ class Lists:
                 question=editing.question(error, texts),
                 typed=" and ".join(one for one in texts if one.strip()),
             )
+
+
+def _of_bearable_size(view: View) -> View:
+    """Return the view unless its page would be too large: every link on it says the whole question again."""
+    length = len(view.query)
+    if view.limit * length > MAX_LINKED_CHARS:
+        most = MAX_LINKED_CHARS // length
+        raise QueryError(f"with filters as long as these a page lists at most {most} rows", parameter="limit")
+    return view
 
 
 def _tab(name: str) -> Tab:

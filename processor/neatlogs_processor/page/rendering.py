@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse
 
 from neatlogs_processor.page import charts, content, identity, shown
 from neatlogs_processor.query.fields import FIELDS, Field, Operator
-from neatlogs_processor.query.filters import Filter, Scalar
+from neatlogs_processor.query.filters import MAX_VALUE_CHARS, Filter, Scalar
 from neatlogs_processor.query.text import render
 from neatlogs_processor.query.view import DEFAULT_PERIOD, SORTS, Period, Sort, Tab, View
 
@@ -48,11 +48,18 @@ class Links:
         return self.root + view.url
 
     def user(self, view: View, end_user: str) -> str:
-        """Return the address of an end user's own page, within the view's filters and period."""
+        """Return the address of an end user's own page, within the view's filters and period.
+
+        An id that no address can hold leads to the list.
+        """
+        if len(end_user) > MAX_VALUE_CHARS:
+            return self.view(view)
         return f"{self.root}/user?{self._with(view, id=end_user)}"
 
     def session(self, view: View, session: str) -> str:
-        """Return the address of a session's own page."""
+        """Return the address of a session's own page; see `user`."""
+        if len(session) > MAX_VALUE_CHARS:
+            return self.view(view)
         return f"{self.root}/session?{self._with(view, id=session)}"
 
     def span(self, view: View, span_id: str) -> str:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -219,12 +220,11 @@ class View:
     @property
     def query(self) -> str:
         """The query string, percent-encoded, without the question mark; empty for the default state."""
-        pairs = [("filter", text.render(filter_)) for filter_ in self.filters]
-        pairs += self.period.parameters
+        pairs = list(self.period.parameters)
         pairs += [("sort", self.sort.text)] if self.sort else []
         pairs += [("cursor", self.cursor)] if self.cursor else []
         pairs += [("limit", str(self.limit))] if self.limit != DEFAULT_LIMIT else []
-        return urlencode(pairs)
+        return "&".join([*map(_written, self.filters), *([urlencode(pairs)] if pairs else [])])
 
     @property
     def url(self) -> str:
@@ -276,6 +276,12 @@ class View:
     def opening(self, trace: str | None) -> View:
         """Return the view with this trace open, or with none."""
         return replace(self, trace=trace)
+
+
+@lru_cache(maxsize=64)
+def _written(filter_: Filter) -> str:
+    """Return a filter as a parameter; a page of a list has hundreds of links with the same ones."""
+    return urlencode([("filter", text.render(filter_))])
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:

@@ -24,6 +24,9 @@ from uvicorn.server import ServerState
 # What it would say is of hostile or broken clients, once for each, and unbounded. Refusals are counted instead.
 _UNHEARD: Final = logging.Logger("uvicorn", level=logging.CRITICAL + 1)
 
+_LEAST_READ: Final = 256 * 1024
+"""How many bytes of an answer a client has to read within `header_time`."""
+
 
 @dataclass(frozen=True)
 class ConnectionLimits:
@@ -31,7 +34,7 @@ class ConnectionLimits:
 
     Attributes:
         header_time: Seconds from the connection, or from a request's first byte, to the end of its headers. Also the
-            time of a TLS handshake, and of a client that does not read what it is sent.
+            time of a TLS handshake, and of a client that reads nothing, or next to nothing, of what it is sent.
         header_size: Bytes of a request's line and headers together.
         idle_time: Seconds that a connection may wait for its next request.
         connections: How many connections may be open; more are answered 503 and closed.
@@ -66,6 +69,8 @@ class BoundedProtocol(H11Protocol):
         self.app = self._guard
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_for_headers = False
+        # Bytes that the client had not read when its time began.
+        self._unread = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Greet, or refuse, a connection."""
@@ -104,6 +109,7 @@ class BoundedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """Give a client that does not read its answers a last time."""
         super().pause_writing()
+        self._unread = self.transport.get_write_buffer_size()
         self._start_timer(self._not_reading)
 
     def resume_writing(self) -> None:
@@ -145,6 +151,12 @@ class BoundedProtocol(H11Protocol):
 
     def _not_reading(self) -> None:
         self._timer = None
+        # A large answer takes its time on a slow line; what counts is that it is being read.
+        unread = self.transport.get_write_buffer_size()
+        if self._unread - unread >= _LEAST_READ:
+            self._unread = unread
+            self._start_timer(self._not_reading)
+            return
         self._refused("not_reading")
         self.transport.abort()
 

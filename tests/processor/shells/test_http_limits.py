@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
 from neatlogs_processor.core.request import Request, Signal
 from neatlogs_processor.receivers.http_body import BodyLimits
-from neatlogs_processor.receivers.http_protocol import ConnectionLimits
+from neatlogs_processor.receivers.http_protocol import BoundedProtocol, ConnectionLimits
 from support.http_receiver import LIMIT, Received, http_receiver, read_to_end, status_of, with_limits
 from support.processor import until
 
@@ -318,3 +320,30 @@ async def test_a_gzip_bomb_is_refused_early() -> None:
         response = await received.client.post("/v1/traces", content=bomb, headers=headers)
         assert await serves(received)
     assert response.status_code == 413
+
+
+async def test_a_slow_client_that_reads_is_not_cut_off() -> None:
+    """A large answer may take longer than its time as long as enough of it is read in each; then the time is over."""
+    unread = iter([3_000_000, 2_000_000, 1_000_000, 999_999])
+
+    class Line(asyncio.Transport):
+        """A connection whose other end reads as `unread` says."""
+
+        aborted = False
+
+        def get_write_buffer_size(self) -> int:
+            return next(unread)
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    line, refused = Line(), list[str]()
+    config = Config(None, log_config=None)  # type: ignore[arg-type]  # no request arrives
+    limits = ConnectionLimits(header_time=0.01)
+    connection = BoundedProtocol(config, ServerState(), limits, refused.append)
+    connection.connection_made(line)
+    connection.pause_writing()
+    await until(lambda: line.aborted)
+    assert refused == ["not_reading"]
+    assert next(unread, None) is None
+    connection.connection_lost(ConnectionAbortedError())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -32,7 +31,8 @@ from neatlogs_processor.query.results import (
 )
 from neatlogs_processor.query.view import ALL_TIME, Tab, View
 from neatlogs_processor.store import coverage, details, lists, observed
-from neatlogs_processor.store.files import open_reader
+from neatlogs_processor.store.files import beside, open_reader
+from neatlogs_processor.store.places import GAP_SECONDS, Places
 from neatlogs_processor.store.selecting import conjunction, in_period
 
 MAX_TURNS: Final = 1000
@@ -78,7 +78,7 @@ class SqliteReader:
         self._patience = patience
         # Each with the file that it reads, which may be another one by now.
         self._idle: queue.LifoQueue[tuple[sqlite3.Connection, _File]] = queue.LifoQueue(_IDLE_CONNECTIONS)
-        self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._places = Places(AT_ONCE, patience=max(patience, GAP_SECONDS), log_size=self._log_size)
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -88,13 +88,8 @@ class SqliteReader:
 
     @contextlib.contextmanager
     def _moment(self) -> Iterator[sqlite3.Connection]:
-        if not self._places.acquire(timeout=self._patience):
-            raise StoreUnavailableError("too many questions wait for the store; ask again", retry_after=1.0)
-        try:
-            with self._question() as connection:
-                yield connection
-        finally:
-            self._places.release()
+        with self._places.one(), self._question() as connection:
+            yield connection
 
     @contextlib.contextmanager
     def _question(self) -> Iterator[sqlite3.Connection]:
@@ -119,6 +114,12 @@ class SqliteReader:
         except BaseException:
             connection.close()
             raise
+
+    def _log_size(self) -> int:
+        try:
+            return beside(self._path, "wal").stat().st_size
+        except OSError:
+            return 0
 
     def _connection(self) -> tuple[sqlite3.Connection, _File]:
         file = _file(self._path)

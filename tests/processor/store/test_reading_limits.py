@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from neatlogs_processor.errors import ConfigError, StoreUnavailableError
 from neatlogs_processor.query.text import parse
 from neatlogs_processor.query.view import Tab, View
 from neatlogs_processor.store.details import MAX_SPANS
+from neatlogs_processor.store.files import LOG_BYTES
+from neatlogs_processor.store.places import GAP_SECONDS, Places
 from neatlogs_processor.store.reader import SqliteReader
 from support.served_page import root_span, served_page, write_spans
 from support.stored import NOW, SECOND, Stored, store, write
@@ -105,3 +108,62 @@ def test_metadata_too_large_for_lists_stays_with_its_span(tmp_path: Path) -> Non
         assert rows == {f"{1:032x}": None, f"{2:032x}": {"plan": "pro"}}
         (span,) = client.get(f"/api/traces/{1:032x}").json()["spans"]
         assert span["attributes"]["neatlogs.end_user.metadata"] == large
+
+
+def test_questions_without_a_gap_do_not_let_the_log_grow() -> None:
+    """When the log is too large, new questions wait until those that run have ended and it is cut back."""
+    log, inside, served = [0], threading.Event(), list[str]()
+    places = Places(2, patience=60, log_size=lambda: log[0])
+    go = threading.Event()
+
+    def ask(name: str) -> None:
+        with places.one():
+            served.append(name)
+            inside.set()
+            assert go.wait(60)
+
+    first = threading.Thread(target=ask, args=("first",))
+    first.start()
+    assert inside.wait(60)
+    log[0] = 2 * LOG_BYTES + 1
+    impatient = Places(2, patience=0, log_size=lambda: log[0])
+    with pytest.raises(StoreUnavailableError, match="ask again"), impatient.one():
+        pass
+    second = threading.Thread(target=ask, args=("second",))
+    second.start()
+    second.join(0.1)
+    assert served == ["first"]
+    log[0] = LOG_BYTES
+    go.set()
+    first.join(60)
+    second.join(60)
+    assert served == ["first", "second"]
+
+
+def test_a_log_that_nobody_cuts_back_keeps_nobody_waiting() -> None:
+    """Where nobody writes the gap ends by itself, and the next one comes when the log has grown as much again."""
+    log, now = [3 * LOG_BYTES], [0.0]
+
+    def clock() -> float:
+        now[0] += 0.5
+        return now[0]
+
+    places = Places(1, patience=60, log_size=lambda: log[0], clock=clock)
+    with places.one():
+        waited = now[0]
+    assert waited > GAP_SECONDS
+    log[0] = 4 * LOG_BYTES
+    with places.one():
+        assert now[0] - waited <= 1
+    log[0] += 1
+    with places.one():
+        assert now[0] - waited > GAP_SECONDS
+
+
+def test_a_place_is_waited_for_as_long_as_patience_lasts() -> None:
+    """Who finds all places taken is told to ask again, and the next one finds the place that was given back."""
+    places = Places(1, patience=0, log_size=lambda: 0)
+    with places.one(), pytest.raises(StoreUnavailableError, match="ask again"), places.one():
+        pass
+    with places.one():
+        pass

@@ -126,14 +126,39 @@ def current_end_user() -> EndUser | None:
         `None` where there is none, and where this process does not know it: the trace is not recorded (sampled out),
         was started by another service, or its provider has no `EndUserSpanProcessor`.
     """
+    return current_identity()[0]
+
+
+def current_identity() -> tuple[EndUser | None, str | None]:
+    """The end user, as `current_end_user()` says it, and the session beside it."""
     here = trace_api.get_current_span().get_span_context()
+    session_id: str | None
     if here.is_valid:
         found = find_open_root(here, _parent_of(trace_api.get_current_span()), _remembered(here.trace_id))
-        standing = found.standing if isinstance(found, OpenRoot) else None
+        standing, session_id = (found.standing, found.session_id) if isinstance(found, OpenRoot) else (None, None)
     else:
-        block = identified()
-        standing = resolve(block.end_user if block else None, process_default().end_user)
-    return standing if standing is not None and standing.id is not None else None
+        block, default = identified(), process_default()
+        standing = resolve(block.end_user if block else None, default.end_user)
+        session_id = default.session_id if block is None or block.session_id is None else block.session_id
+    return (standing if standing is not None and standing.id is not None else None), session_id or None
+
+
+def name_here(declared: Declaration, *, by: str, carried: bool = False) -> None:
+    """Bring a declaration to the root of the trace that is open here: `set_end_user()` for our other helpers.
+
+    Args:
+        declared: What is declared.
+        by: The helper as a warning names it.
+        carried: Another process has sent it along. Where that process has started the trace, nothing is lost.
+    """
+    span = trace_api.get_current_span()
+    here = span.get_span_context()
+    found = find_open_root(here, _parent_of(span), _remembered(here.trace_id))
+    outcome = _declare(found, declared, here.trace_id)
+    if outcome is Outcome.TAKEN:
+        note_named(declared.end_user)
+    elif outcome is not Outcome.ENTRY or not carried:
+        _say(outcome, f"{by} at span {shown(getattr(span, 'name', None))}", found)
 
 
 # Blocks -------------------------------------------------------------------------------------------------------------

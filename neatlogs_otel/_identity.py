@@ -11,6 +11,7 @@ import inspect
 import json
 import uuid
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -229,6 +230,7 @@ def _reason(error: Exception) -> str:
 # identify() ---------------------------------------------------------------------------------------------------------
 
 _IDENTIFIED: Final = context_api.create_key("neatlogs-otel-identified")
+_served: ContextVar[Identified | None] = ContextVar("neatlogs_otel_served", default=None)
 
 
 class Identified:
@@ -251,9 +253,30 @@ class Identified:
 
 
 def identified(context: Context | None = None) -> Identified | None:
-    """The innermost open `identify()` of a context; of the current one where it is `None`."""
+    """The innermost open `identify()` of a context (of the current one where it is `None`), else what is `Served`."""
     found = context_api.get_value(_IDENTIFIED, context)
-    return found if isinstance(found, Identified) else None
+    return found if isinstance(found, Identified) else _served.get()
+
+
+class Served:
+    """An `identify()` block around a request, also for the root that a server's instrumentation opens inside it.
+
+    That root starts in the context which the instrumentation has extracted from the request's headers, and the
+    propagators of OpenTelemetry extract into an empty context: what `identify()` has attached is not in it. So this
+    block travels beside OpenTelemetry's context, and counts where that names nobody. It may be entered again and again,
+    also in other threads, one after the other.
+    """
+
+    __slots__ = ("_block", "_token")
+
+    def __init__(self, end_user: EndUser | None, session_id: str | None) -> None:
+        self._block = Identified(end_user, session_id, identified())
+
+    def __enter__(self) -> None:
+        self._token = _served.set(self._block)
+
+    def __exit__(self, *_: object) -> None:
+        _served.reset(self._token)
 
 
 class identify:  # noqa: N801 - used as a function: `with identify(...)`

@@ -116,7 +116,7 @@ def _trace() -> dict[str, Any]:
     }
     return {
         "operationId": "get_trace",
-        "summary": "A trace with all its spans",
+        "summary": "A trace with its spans, at most 10,000 of them",
         "parameters": [trace_id],
         "responses": {
             "200": _answer("The trace.", "TraceDetail"),

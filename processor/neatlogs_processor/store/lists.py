@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from neatlogs_processor.query.conditions import LASTED, TOOK, Condition, added_up
+from neatlogs_processor.query.errors import QueryError
 from neatlogs_processor.query.fields import STATUSES
 from neatlogs_processor.query.results import (
     EXCLUSION_LIMIT,
@@ -23,6 +24,7 @@ from neatlogs_processor.query.view import ALL_TIME, Tab, View
 from neatlogs_processor.store.selecting import (
     GROUP_COLUMN,
     conjunction,
+    is_reference,
     narrowed,
     order_of,
     read_cursor,
@@ -50,6 +52,7 @@ _USER_COLUMNS: Final = (
     f" {added_up(TOOK)}, min(t.start), max(t.start)"
 )
 NEWER_LIMIT: Final = 1000
+_MAX_NAME_CHARS: Final = 2000
 
 
 def traces(connection: sqlite3.Connection, view: View, now: int) -> Page[TraceRow]:
@@ -233,7 +236,7 @@ def sessions_of(
 def _grouped(
     connection: sqlite3.Connection, view: View, now: int, columns: str
 ) -> tuple[list[tuple[Any, ...]], str | None]:
-    order, place, selection = order_of(view), read_cursor(view), select(view, now)
+    order, place, selection = order_of(view), _read_place(connection, view), select(view, now)
     having = selection.having if place is None else conjunction([selection.having, order.after(*place)])
     found = connection.execute(
         f"SELECT {columns}, {order.expression} FROM traces AS t WHERE {selection.where.sql}"
@@ -243,8 +246,28 @@ def _grouped(
     cursor = None
     if len(found) > view.limit:
         found = found[: view.limit]
-        cursor = write_cursor(view, found[-1][-1], found[-1][0])
+        cursor = _write_place(connection, view, found[-1][-1], found[-1][0])
     return [row[:-1] for row in found], cursor
+
+
+def _write_place(connection: sqlite3.Connection, view: View, value: Any, name: str) -> str:
+    """Return the cursor behind a row. Addresses are short: for a long id stands a trace that has it."""
+    if len(json.dumps(name)) <= _MAX_NAME_CHARS:
+        return write_cursor(view, value, name)
+    column = GROUP_COLUMN[view.tab]
+    (trace,) = connection.execute(f"SELECT max(t.id) FROM traces AS t WHERE {column} = ?", (name,)).fetchone()
+    return write_cursor(view, [trace] if value == name else value, [trace])
+
+
+def _read_place(connection: sqlite3.Connection, view: View) -> tuple[Any, Any] | None:
+    place = read_cursor(view)
+    if place is None or not is_reference(place[1]):
+        return place
+    column = GROUP_COLUMN[view.tab]
+    row = connection.execute(f"SELECT {column} FROM traces AS t WHERE t.id = ?", tuple(place[1])).fetchone()
+    if row is None or row[0] is None:
+        raise QueryError("this page of the list is gone; begin with the first one", parameter="cursor")
+    return (row[0] if is_reference(place[0]) else place[0]), row[0]
 
 
 def summary(connection: sqlite3.Connection, view: View, now: int) -> Summary:

@@ -149,7 +149,7 @@ def write_cursor(view: View, value: Any, tie: Any) -> str:
 
 
 def read_cursor(view: View) -> tuple[Any, Any] | None:
-    """Return the value and the tie in the view's cursor, `None` where it has none.
+    """Return the value and the tie in the view's cursor, `None` where it has none; see `is_reference`.
 
     Raises:
         QueryError: It is not a cursor of this list in this order.
@@ -163,9 +163,14 @@ def read_cursor(view: View) -> tuple[Any, Any] | None:
         raise QueryError("this is no cursor of a list", parameter="cursor") from None
     if tab != view.tab.value or order != view.order.text:
         raise QueryError("this cursor belongs to another list, or to another order of it", parameter="cursor")
-    if not (_is_bindable(value) and _is_bindable(tie)):
+    if not all(_is_bindable(one) or (view.tab in GROUP_COLUMN and is_reference(one)) for one in (value, tie)):
         raise QueryError("this is no cursor of a list", parameter="cursor")
     return value, tie
+
+
+def is_reference(value: object) -> bool:
+    """Tell whether a part of a cursor is, in place of a long id, the number of a trace that has it."""
+    return isinstance(value, list) and len(value) == 1 and type(value[0]) is int and _is_bindable(value[0])
 
 
 def _is_bindable(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -220,3 +221,32 @@ async def test_a_form_that_never_ends_is_given_up(tmp_path: Path) -> None:
 
     assert await status_of(app, request_of("/login", method="POST"), arriving) == 408
     reader.close()
+
+
+@pytest.mark.parametrize("sort", ["", "&sort=end_user", "&sort=-traces"])
+def test_ids_of_any_length_may_end_a_page_of_a_list(tmp_path: Path, sort: str) -> None:
+    """A list with ids that are too long for an address is walked to its end, as pages and as a table."""
+    path = tmp_path / "traces.db"
+    ids = [f"{number}" + "\x01é🙂" * 2000 for number in range(5)]
+    said = ({"neatlogs.end_user.id": one, "neatlogs.session.id": one} for one in ids)
+    write_spans(path, *(root_span(number, one) for number, one in enumerate(said, 1)))
+    with served_page(path) as client:
+        for tab, name in (("users", "end_user"), ("sessions", "session")):
+            ordered = sort if tab == "users" or "end_user" not in sort else ""
+            address, seen = f"/api/{tab}?limit=2{ordered}", []
+            while address:
+                answer = client.get(address).raise_for_status().json()
+                seen += [row[name] for row in answer["rows"]]
+                address = answer["next"]
+            assert sorted(seen) == ids
+            assert client.get(f"/{tab}?limit=2{ordered}").status_code == 200
+
+
+@pytest.mark.parametrize("place", ["[1,2]", "[true]", "[9]", '["a"]', "[[1]]", "{}", "[1e3]"])
+@pytest.mark.parametrize("tab", ["users", "sessions", "traces"])
+def test_a_cursor_that_leads_nowhere_is_refused(client: httpx.Client, tab: str, place: str) -> None:
+    """What somebody else has written into a cursor is a 400 with words."""
+    order = {"users": "-last_seen", "sessions": "-start", "traces": "-start"}[tab]
+    cursor = base64.urlsafe_b64encode(f'["{tab}","{order}",1,{place}]'.encode()).decode().rstrip("=")
+    assert client.get(f"/api/{tab}?cursor={cursor}").status_code == 400
+    assert client.get(f"/{tab}?cursor={cursor}").status_code == 400

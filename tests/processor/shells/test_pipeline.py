@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from bench.payloads import KINDS, Kind
+from bench.payloads import request as batch
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.request import Request, Signal
 from neatlogs_processor.errors import ProcessorError, RequestTooLargeError
@@ -90,6 +92,28 @@ async def test_a_request_that_takes_long_to_walk_holds_nobody_up() -> None:
     assert not long.done()
     await long
     assert [len(sent.body) for sent in accepting.requests] == [len(request(root())), len(CRUMBS)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_usual_batch_is_walked_at_once(kind: Kind) -> None:
+    """A batch as large as SDKs make them is dealt with before anything else runs: a thread would cost more."""
+    body = batch(kind, 512, "every")
+    accepting = Accepting()
+    soon = asyncio.create_task(pipeline(accepting, Telemetry(), size=len(body)).handle(Request(Signal.TRACES, body)))
+    await asyncio.sleep(0)
+    assert len(accepting.requests) == 1
+    await soon
+
+
+async def test_a_very_large_request_is_walked_beside_the_loop() -> None:
+    """However usual it looks, a request of many batches leaves the loop free."""
+    body = batch("llm", 512, "nowhere") * 2
+    accepting = Accepting()
+    later = asyncio.create_task(pipeline(accepting, Telemetry(), size=len(body)).handle(Request(Signal.TRACES, body)))
+    await asyncio.sleep(0)
+    assert accepting.requests == []
+    await later
+    assert accepting.requests[0].body is body
 
 
 async def test_a_client_that_leaves_is_counted_until_its_request_is_let_go() -> None:

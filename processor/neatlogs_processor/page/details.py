@@ -6,6 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from neatlogs_processor.errors import StoreUnavailableError
 from neatlogs_processor.page import content, editing, identity
 from neatlogs_processor.page.rendering import Renderer
 from neatlogs_processor.query.reader import TraceReader
@@ -69,11 +70,18 @@ class Details:
             raise HTTPException(404, "There is no such session here. It may have passed its retention.")
         turns = []
         for place, trace in enumerate(detail.traces):
-            whole = self._reader.trace(trace.trace_id) if place < MAX_TURNS else None
+            whole = self._content(trace.trace_id) if place < MAX_TURNS else None
             turns.append((trace, *(_said(whole) if whole else ("", ""))))
         return self._renderer.page(
             "session.html", active=Tab.SESSIONS, view=view, detail=detail, session=detail.session, turns=turns
         )
+
+    def _content(self, trace_id: str) -> TraceDetail | None:
+        """Return a turn whole, or nothing where it cannot be read: the others can."""
+        try:
+            return self._reader.trace(trace_id)
+        except StoreUnavailableError:
+            return None
 
     def user(self, request: Request) -> Response:
         """Answer with an end user: who they are, and what they did within the period."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import sqlite3
 import time
@@ -10,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+from google.protobuf.message import DecodeError
 
 from neatlogs_processor.errors import StoreUnavailableError
 from neatlogs_processor.query.conditions import Condition
@@ -111,6 +114,10 @@ class SqliteReader:
             else:
                 cause = f"the store could not be read: {error}"
             raise StoreUnavailableError(cause, retry_after=1.0) from None
+        except (DecodeError, json.JSONDecodeError) as error:
+            # SQLite has no checksums: damage inside a row looks like any other value to it.
+            connection.close()
+            raise _damaged(error) from None
         except BaseException:
             connection.close()
             raise
@@ -172,8 +179,8 @@ class SqliteReader:
         with self._moment() as connection:
             try:
                 return details.trace(connection, trace_id)
-            except ValueError as error:
-                raise StoreUnavailableError(f"the store holds this trace damaged: {error}", retry_after=1.0) from None
+            except (ValueError, LookupError) as error:
+                raise _damaged(error) from None
 
     def session(self, session: str) -> SessionDetail | None:
         """See `TraceReader`."""
@@ -226,6 +233,10 @@ class SqliteReader:
         """See `TraceReader`."""
         with self._moment() as connection:
             return lists.exclusions(connection, view, now)
+
+
+def _damaged(error: Exception) -> StoreUnavailableError:
+    return StoreUnavailableError(f"the store holds what was asked for damaged: {error}", retry_after=1.0)
 
 
 def replace_tab(view: View, tab: Tab) -> View:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -167,3 +168,33 @@ def test_a_place_is_waited_for_as_long_as_patience_lasts() -> None:
         pass
     with places.one():
         pass
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE resources SET body = x'ffffffff'",
+        "UPDATE scopes SET body = x'ff'",
+        "UPDATE blocks SET body = x'00'",
+        "DELETE FROM blocks",
+        "UPDATE spans SET span_id = x'99'",
+        "UPDATE traces SET metadata = '{'",
+        "UPDATE traces SET end_user = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_damage_inside_a_row_is_said(tmp_path: Path, damage: str) -> None:
+    """What SQLite takes for sound and nobody can read is answered 503 with words, wherever it is shown."""
+    path = tmp_path / "traces.db"
+    said = {"neatlogs.end_user.id": "ali", "neatlogs.end_user.metadata": '{"a": 1}', "neatlogs.session.id": "s"}
+    write_spans(path, root_span(1, said))
+    connection = sqlite3.connect(path)
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    with served_page(path) as client:
+        for address in ("/traces", "/users", "/session?id=s", "/api/traces.csv", "/complete?text=metadata:"):
+            assert client.get(address).status_code in (200, 503), address
+        for address in (f"/traces/{1:032x}", f"/api/traces/{1:032x}"):
+            answer = client.get(address)
+            assert answer.status_code == 503
+            assert "damaged" in answer.text or "could not be read" in answer.text

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Final, Literal
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -12,6 +13,9 @@ from neatlogs_otel._declaring import declaration_in
 from neatlogs_otel._identity import identified
 from neatlogs_otel._process_default import process_default
 from neatlogs_otel._warnings import shown, warn_once
+
+witnesses: Final[list[Callable[[ReadableSpan], object]]] = []
+"""Called with each root span (and entry span that may carry identity) that ends, in any thread; for tests."""
 
 
 class EndUserSpanProcessor(SpanProcessor):
@@ -55,7 +59,12 @@ class EndUserSpanProcessor(SpanProcessor):
             return
         context = span.context
         root = _registry.registry.close(context) if context is not None else None
-        if root is not None and root.missing(span.attributes or {}):
+        if root is None:
+            return
+        if root.takes_identity:
+            for witness in tuple(witnesses):
+                witness(span)
+        if root.missing(span.attributes or {}):
             warn_once(
                 "identity_evicted",
                 span.name,

@@ -10,6 +10,11 @@
         assert captured.end_user_of("chat").id == "u1"
         assert [span.name for span in captured.spans] == ["llm", "chat"]
 
+`assert_every_root_has_end_user(captured)` finds the handler that forgot. For a whole test suite, `pytest
+--require-end-users` does the same after each test (also as `require_end_users = true` in pytest's configuration, with
+the names of traces that need none in `end_users_except`, and the marker `end_user_optional`); and the fixture
+`end_users` is a `capture()` that ends with this assertion.
+
 Needs no test framework, no processor and no network. Inside the block `trace()`, `@span`, `wrap()`, `identify()` and
 `set_end_user()` work as in production; other instrumentations take part if they are given `captured.tracer_provider`
 (most take it as an argument). The rule is enforced as the processor does, so the spans look as they would downstream.
@@ -19,8 +24,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from opentelemetry import context as context_api
@@ -35,9 +42,9 @@ from neatlogs_otel._identity import EndUser, end_user_from
 from neatlogs_otel._process_default import ProcessDefault, set_process_default
 from neatlogs_otel._provider import use_tracer_provider
 from neatlogs_otel._span_exporter import EndUserSpanExporter
-from neatlogs_otel._span_processor import EndUserSpanProcessor
+from neatlogs_otel._span_processor import EndUserSpanProcessor, witnesses
 
-__all__ = ["Captured", "FixedIds", "capture"]
+__all__ = ["Captured", "FixedIds", "assert_every_root_has_end_user", "capture", "watch_roots"]
 
 
 class FixedIds(IdGenerator):
@@ -188,3 +195,65 @@ def capture(
         use_tracer_provider(provider_before)
         set_process_default(default_before)
         captured.close()
+
+
+@contextmanager
+def watch_roots() -> Iterator[list[ReadableSpan]]:
+    """See the root spans that end inside the block, of every provider that has an `EndUserSpanProcessor`.
+
+    For tests of an application as it sets itself up, where `capture()` does not reach; nothing is changed. It holds for
+    the whole process: spans that other threads end meanwhile are seen too.
+
+    Yields:
+        A list that grows: root spans, and under `roots="entry"` entry spans, in the order in which they ended.
+    """
+    seen: list[ReadableSpan] = []
+    witnesses.append(seen.append)
+    witness = witnesses[-1]
+    try:
+        yield seen
+    finally:
+        witnesses[:] = [other for other in witnesses if other is not witness]
+
+
+def assert_every_root_has_end_user(
+    spans: Captured | Iterable[ReadableSpan],
+    *,
+    roots: Literal["trace", "entry"] = "trace",
+    except_for: Iterable[str] = (),
+) -> None:
+    """Fail where a trace has no end user: a handler has forgotten to name it.
+
+    Args:
+        spans: What was captured, or spans that have ended: of an in-memory exporter, or of `watch_roots()`.
+        roots: `"trace"`: root spans count. `"entry"`: also spans whose parent is remote.
+        except_for: Names of root spans that need no end user (`GET /healthz`), with `*` and `?`.
+
+    Raises:
+        AssertionError: At least one has none; the message holds the names. Or there is none at all, which would prove
+            nothing.
+    """
+    ended = spans.spans if isinstance(spans, Captured) else tuple(spans)
+    found = [s for s in ended if s.parent is None or (roots == "entry" and s.parent.is_remote)]
+    if not found:
+        raise AssertionError("no root span has ended, so there is no end user to look for")
+    exempt = tuple(except_for)
+    unnamed = Counter(
+        span.name
+        for span in found
+        if not _end_user_id(span) and not any(fnmatchcase(span.name, pattern) for pattern in exempt)
+    )
+    if unnamed:
+        names = ", ".join(
+            f"{_warnings.shown(name)} ({times} times)" if times > 1 else _warnings.shown(name)
+            for name, times in unnamed.items()
+        )
+        raise AssertionError(
+            f"{unnamed.total()} of {len(found)} root spans have no end user: {names}. Name it by trace(..., "
+            "end_user_id=...), @span, identify() or set_end_user(), or list what needs none in except_for."
+        )
+
+
+def _end_user_id(span: ReadableSpan) -> str | None:
+    text = conventions.text_of(conventions.END_USER_ID, (span.attributes or {}).get(conventions.END_USER_ID))
+    return text.strip() if text else None

@@ -1,4 +1,4 @@
-"""Checks a wheel's list of files: the two packages, whole, and nothing else.
+"""Checks a wheel's list of files: the packages, whole, and nothing else.
 
 python content.py WHEEL SOURCES
 """
@@ -14,7 +14,11 @@ with zipfile.ZipFile(wheel) as archive:
     names = set(archive.namelist())
     metadata = next(archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
 
-packages = {"neatlogs_otel": sources / "neatlogs_otel", "neatlogs_processor": sources / "processor/neatlogs_processor"}
+packages = {
+    "neatlogs_otel": sources / "neatlogs_otel",
+    "neatlogs_otel_pytest": sources / "neatlogs_otel_pytest",
+    "neatlogs_processor": sources / "processor/neatlogs_processor",
+}
 expected = {
     f"{name}/{file.relative_to(folder)}"
     for name, folder in packages.items()

@@ -20,7 +20,7 @@ from neatlogs_processor.page.api_records import as_json, csv_header, csv_lines
 from neatlogs_processor.query.errors import QueryError
 from neatlogs_processor.query.reader import TraceReader
 from neatlogs_processor.query.results import Page
-from neatlogs_processor.query.view import MAX_LIMIT, Tab, View
+from neatlogs_processor.query.view import TABLE_LIMIT, Tab, View
 
 _Answer = Callable[[Request], Response]
 _RETRY_SECONDS: Final = "1"
@@ -118,7 +118,7 @@ class _Api:
         """Return what answers with all rows of a tab's list from the cursor on, as CSV."""
 
         def answer(request: Request) -> Response:
-            view = replace(_view(tab, request), limit=MAX_LIMIT)
+            view = replace(_view(tab, request), limit=TABLE_LIMIT)
             now = self._clock()
             # Asked before the answer begins, so that what is wrong with the question gets a status of its own.
             first = self._page(view, now)

@@ -25,6 +25,9 @@ from neatlogs_processor.query.errors import QueryError
 from neatlogs_processor.query.filters import MAX_FILTERS, Filter
 
 MAX_LIMIT: Final = 500
+"""How many rows somebody may ask for at once."""
+TABLE_LIMIT: Final = 5000
+"""How many rows of a table are read at once: each time, sessions and end users are added up from the beginning."""
 DEFAULT_LIMIT: Final = 50
 MAX_QUERY_CHARS: Final = 100_000
 """How long a query string may be."""
@@ -149,7 +152,7 @@ class View:
         period: Which traces count.
         sort: The order; `None` is the default one, newest first.
         cursor: Where the page begins; `None` is the first page. It goes with the sort.
-        limit: Rows of a page, 1 to `MAX_LIMIT`.
+        limit: Rows of a page, 1 to `TABLE_LIMIT`; an address says at most `MAX_LIMIT`.
         trace: The id of the open trace, in lower-case hexadecimal digits.
 
     Raises:
@@ -171,8 +174,8 @@ class View:
             raise ValueError(f"{self.tab.value} are not sorted by {self.sort.key}")
         if self.cursor is not None and _CURSOR.fullmatch(self.cursor) is None:
             raise ValueError("this is no cursor")
-        if not 1 <= self.limit <= MAX_LIMIT:
-            raise ValueError(f"limit is between 1 and {MAX_LIMIT}")
+        if not 1 <= self.limit <= TABLE_LIMIT:
+            raise ValueError(f"limit is between 1 and {TABLE_LIMIT}")
         if self.trace is not None and _TRACE_ID.fullmatch(self.trace) is None:
             raise ValueError("a trace id is hexadecimal digits")
 

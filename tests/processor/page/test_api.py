@@ -19,7 +19,7 @@ from neatlogs_processor.page.api import api_routes
 from neatlogs_processor.page.api_document import document
 from neatlogs_processor.query.text import parse
 from neatlogs_processor.query.units import timestamp
-from neatlogs_processor.query.view import Sort, Tab, View
+from neatlogs_processor.query.view import TABLE_LIMIT, Sort, Tab, View
 from neatlogs_processor.store.reader import SqliteReader
 from support.stored import MINUTE, NOW, SECOND, Stored, store, write
 from support.web_servers import asgi_server
@@ -192,13 +192,16 @@ def test_no_cell_is_a_formula(api: httpx.Client) -> None:
 
 def test_long_tables_come_page_by_page(tmp_path: Path) -> None:
     """A table is longer than any page of a list."""
-    long = [Stored(number, ago=number) for number in range(1203)]
+    long = [Stored(number, f"user {number}", session=f"s {number}", ago=number) for number in range(TABLE_LIMIT + 3)]
     with store(tmp_path / "traces.db", long) as reader, serving(reader) as client:
         rows = list(csv.DictReader(io.StringIO(client.get("/api/traces.csv?limit=7").text)))
-        assert len({row["trace_id"] for row in rows}) == len(rows) == 1203
+        assert len({row["trace_id"] for row in rows}) == len(rows) == len(long)
+        for tab, name in (("users", "end_user"), ("sessions", "session")):
+            rows = list(csv.DictReader(io.StringIO(client.get(f"/api/{tab}.csv").text)))
+            assert len({row[name] for row in rows}) == len(rows) == len(long)
         view = View(sort=Sort("start"), limit=500)
         rest = view.from_cursor(reader.traces(view, now=NOW).next_cursor)
-        assert client.get(f"/api/traces.csv?{rest.query}").text.count("\r\n") == 704
+        assert client.get(f"/api/traces.csv?{rest.query}").text.count("\r\n") == len(long) - 500 + 1
 
 
 def test_nothing_changes_by_asking(api: httpx.Client) -> None:

@@ -116,6 +116,8 @@ def _digest(text: str) -> bytes:
 class Attempts:
     """Bounds wrong tokens: so many a client in a row, and ten times as many of all clients, which then refill slowly.
 
+    A client that has known the token is not held up by the guesses of others.
+
     Args:
         burst: How many wrong tokens one client may offer at once.
         refill: Seconds until it may offer one more.
@@ -130,6 +132,7 @@ class Attempts:
         # For each client the time at which its allowance is whole again.
         self._whole: OrderedDict[str, float] = OrderedDict()
         self._all_whole = 0.0
+        self._known: OrderedDict[str, None] = OrderedDict()
 
     def wait(self, client: str) -> float:
         """Return the seconds until this client may try; 0 where it may now."""
@@ -138,7 +141,15 @@ class Attempts:
             allowance = self._burst * self._refill
             own = self._whole.get(client, 0.0) + self._refill - allowance - now
             everyone = self._all_whole + self._refill / 10 - allowance - now
-            return max(0.0, own, everyone)
+            return max(0.0, own) if client in self._known else max(0.0, own, everyone)
+
+    def succeeded(self, client: str) -> None:
+        """Remember that this client knew the token."""
+        with self._lock:
+            self._known[client] = None
+            self._known.move_to_end(client)
+            while len(self._known) > _MAX_CLIENTS:
+                self._known.popitem(last=False)
 
     def failed(self, client: str) -> None:
         """Count a wrong token."""

@@ -50,6 +50,10 @@ MAX_WAITING: Final = 100
 """How many more may wait for their turn."""
 _MAX_FORM_BYTES: Final = 4096
 _FORM_SECONDS: Final = 10.0
+_OURS: Final = frozenset(
+    ["", *"traces sessions session users user coverage live filter complete login logout static api".split()]
+)
+"""How paths of the page begin."""
 _FRAGMENTS: Final = ("/live", "/complete")
 _BEARER: Final = {"www-authenticate": "Bearer"}
 
@@ -199,6 +203,7 @@ class _Entrance:
         if not self._token.matches(fields.get("token", "").strip()):
             self._attempts.failed(client)
             return self._form(target, "This is not the token. It stands in the processor's --page-token-file.", 401)
+        self._attempts.succeeded(client)
         # The first of several proxies is the one that the browser speaks to.
         spoken = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip()
         response = RedirectResponse(self._renderer.links.root + target, status_code=303)
@@ -255,6 +260,21 @@ def _asked_by_another_site(headers: Headers) -> bool:
     return headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest", "document") != "document"
 
 
+def _below(root: str, path: str) -> str:
+    """Return a path as the page knows it, whether a proxy has removed the root path or not.
+
+    A root path may be called as a page is, such as `/traces`: it is only taken away where a page remains.
+    """
+    if root and path == root:
+        return path if _leads(root) else "/"
+    rest = path.removeprefix(root)
+    return rest if rest != path and rest.startswith("/") and _leads(rest) else path
+
+
+def _leads(path: str) -> bool:
+    return path.split("/", 2)[1] in _OURS
+
+
 def _safe_next(target: str) -> str:
     """Return a target only if it is a path of this page: nobody is sent elsewhere after signing in."""
     plain = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
@@ -281,10 +301,7 @@ class _Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        root = self._options.root_path
-        path = scope["path"]
-        if root and (path == root or path.startswith(root + "/")):
-            path = path[len(root) :] or "/"
+        path = _below(self._options.root_path, scope["path"])
         # Addresses are made from the options; to the application the page is all there is.
         scope = {**scope, "path": path, "raw_path": quote(path).encode(), "root_path": ""}
         static = path.startswith("/static/")
@@ -364,6 +381,7 @@ class _Guard:
         if wait:
             return _plain(path, 429, "too many wrong tokens", {"retry-after": str(int(wait) + 1)})
         if token.matches(offered):
+            self._attempts.succeeded(client)
             return None
         self._attempts.failed(client)
         return _plain(path, 401, "this is not the page's token", _BEARER)

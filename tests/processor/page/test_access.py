@@ -11,9 +11,11 @@ import pytest
 
 from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.page.access import SESSION_SECONDS, Attempts, PageToken, host_allowed, read_token
+from neatlogs_processor.page.app import PageOptions
 from neatlogs_processor.settings import check_together, load
 from support.page import MadeTrace, PageUnderTest, page_under_test
 from support.processor_process import processor_process
+from support.served_page import root_span, served_page, write_spans
 
 TOKEN = "a-token-that-is-hard-to-guess"
 
@@ -280,3 +282,26 @@ def test_a_root_path_loses_its_last_slash() -> None:
     """`/traces-ui/` and `/traces-ui` are the same, and `/` is none."""
     assert load({"root_path": "/traces-ui/"}, {}).settings.root_path == "/traces-ui"
     assert load({"root_path": "/"}, {}).settings.root_path == ""
+
+
+@pytest.mark.parametrize("path", ["/traces", f"/traces/{1:032x}", "/users", "/api/traces", "/static/page.css"])
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_root_path_may_be_called_as_a_page_is(tmp_path: Path, path: str, removed: bool) -> None:
+    """Under `/traces` every page is reached whether the proxy removes the path or not, and none leads in circles."""
+    write_spans(tmp_path / "traces.db", root_span(1, {"neatlogs.end_user.id": "alice"}))
+    with served_page(tmp_path / "traces.db", PageOptions(root_path="/traces")) as client:
+        assert client.get(path if removed else f"/traces{path}").status_code == 200
+        assert client.get("/" if removed else "/traces", follow_redirects=not removed).status_code in (200, 307)
+
+
+def test_the_guesses_of_others_hold_up_nobody_who_knew_the_token() -> None:
+    """When wrong tokens from everywhere make strangers wait, a client that has offered the right one goes on."""
+    attempts = Attempts(clock=lambda: 1000.0)
+    attempts.succeeded("known")
+    for number in range(101):
+        attempts.failed(f"c{number}")
+    assert attempts.wait("never seen") > 0
+    assert attempts.wait("known") == 0
+    for _ in range(10):
+        attempts.failed("known")
+    assert attempts.wait("known") > 0

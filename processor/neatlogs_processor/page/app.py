@@ -50,9 +50,8 @@ MAX_WAITING: Final = 100
 """How many more may wait for their turn."""
 _MAX_FORM_BYTES: Final = 4096
 _FORM_SECONDS: Final = 10.0
-_OURS: Final = frozenset(
-    ["", *"traces sessions session users user coverage live filter complete login logout static api".split()]
-)
+_LISTS: Final = ("traces", "sessions", "session", "users", "user", "coverage")
+_OURS: Final = frozenset(("", *_LISTS, "live", "filter", "complete", "login", "logout", "static", "api"))
 """How paths of the page begin."""
 _FRAGMENTS: Final = ("/live", "/complete")
 _BEARER: Final = {"www-authenticate": "Bearer"}

@@ -252,7 +252,8 @@ describe("spans", () => {
     const before = Date.now();
     await client().trackAI({ name: "chat", duration_ms: 1500 });
     const [span] = receiver.spans;
-    expect(Number(span?.endTimeUnixNano) / 1e6).toBeGreaterThanOrEqual(before);
+    // Whole milliseconds: a Number does not hold nanoseconds exactly.
+    expect(BigInt(span?.endTimeUnixNano ?? 0) / 1_000_000n).toBeGreaterThanOrEqual(BigInt(before));
     expect(BigInt(span?.endTimeUnixNano ?? 0) - BigInt(span?.startTimeUnixNano ?? 0)).toBe(1_500_000_000n);
   });
 

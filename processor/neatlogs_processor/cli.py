@@ -32,6 +32,7 @@ commands:
   store export  write traces as OTLP JSON lines: all, or those of --filter 'end_user is ali', and of --last 24h or
                 --from TIME and --to TIME; to --output FILE instead of the standard output
   store forget  erase all traces of --end-user ID; asks first, unless --yes
+  ottl          print the rule for an OpenTelemetry Collector's transform processor, as near as that comes to it
 """
 
 _EPILOG = f"""\
@@ -74,8 +75,11 @@ def _main(argv: list[str], environ: Mapping[str, str]) -> int:
             commands[command] = _queue_command(argv)
         elif command == "store":
             commands[command] = store_command(argv, _Parser)
+        elif command == "ottl":
+            return _ottl(argv)
         elif command not in commands:
-            raise ConfigError(f"unknown command {command!r}{_did_you_mean(command, [*commands, 'queue', 'store'])}")
+            known = [*commands, "queue", "store", "ottl"]
+            raise ConfigError(f"unknown command {command!r}{_did_you_mean(command, known)}")
     arguments = _parse(argv)
     config, config_flag = arguments.pop("config", None), "--config"
     if config is None and environ.get(CONFIG_VARIABLE):
@@ -213,6 +217,16 @@ def _ids(text: str) -> list[int]:
     if not all(word.isascii() and word.isdigit() for word in words) or (text and not words):
         raise ConfigError(f"--id: {text!r} cannot be used: write the numbers that queue ls shows, with commas")
     return [int(word) for word in words]
+
+
+def _ottl(argv: list[str]) -> int:
+    from neatlogs_processor.ottl import configuration
+
+    if argv:
+        raise ConfigError(f"ottl takes no flags, and got {argv[0]!r}")
+    with IgnoringClosedOutput():
+        print(configuration(), flush=True)
+    return 0
 
 
 def _health(loaded: Loaded) -> int:

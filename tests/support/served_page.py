@@ -26,12 +26,12 @@ from support.web_servers import asgi_server
 
 def root_span(number: int, attributes: Mapping[str, Any] | None = None, **fields: Any) -> Span:
     """Return a root span of a trace of its own, a minute old unless it says otherwise."""
-    times = {"start_time_unix_nano": NOW - 60 * SECOND, "end_time_unix_nano": NOW - 59 * SECOND}
+    usual: dict[str, Any] = {"span_id": number.to_bytes(8, "big"), "name": "chat"}
+    usual |= {"start_time_unix_nano": NOW - 60 * SECOND, "end_time_unix_nano": NOW - 59 * SECOND}
     return Span(
         trace_id=number.to_bytes(16, "big"),
-        span_id=number.to_bytes(8, "big"),
         attributes=[KeyValue(key=key, value=_value(value)) for key, value in (attributes or {}).items()],
-        **{"name": "chat", **times, **fields},
+        **{**usual, **fields},
     )
 
 

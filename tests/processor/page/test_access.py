@@ -305,3 +305,22 @@ def test_the_guesses_of_others_hold_up_nobody_who_knew_the_token() -> None:
     for _ in range(10):
         attempts.failed("known")
     assert attempts.wait("known") > 0
+
+
+@pytest.mark.parametrize("form", [True, False], ids=["form", "bearer"])
+def test_who_guesses_has_to_wait(tmp_path: Path, form: bool) -> None:
+    """After ten wrong tokens the answer is 429 with the time to wait, for the right token too."""
+    write_spans(tmp_path / "traces.db", root_span(1))
+    with served_page(tmp_path / "traces.db", PageOptions(token=PageToken(lambda: TOKEN))) as client:
+
+        def offer(token: str) -> httpx.Response:
+            if form:
+                return client.post("/login", data={"token": token})
+            return client.get("/api/traces", headers={"authorization": f"Bearer {token}"})
+
+        statuses = [offer(f"wrong {number}").status_code for number in range(10)]
+        assert statuses == [401] * 10
+        late = offer(TOKEN)
+        assert late.status_code == 429
+        assert 1 <= int(late.headers["retry-after"]) <= 7
+        assert "set-cookie" not in late.headers

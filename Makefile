@@ -75,7 +75,7 @@ check: lint test wheel-check  ## Everything that CI runs
 wheel-check: $(VENV)/.dev  ## Build the wheel, install it where the sources are absent, try it
 	tests/wheel/check.sh $(BIN)/python
 
-bench: $(VENV)/.dev  ## Measure: ratios within one run (ARGS="--full", "--only core")
+bench: $(VENV)/.dev  ## Measure: ratios within one run (ARGS="--tables", "--full", "--only core")
 	$(BIN)/python -m tests.bench $(ARGS)
 
 bench-collector:  ## Build the Collector that the benchmark compares with (needs Go)

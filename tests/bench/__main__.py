@@ -1,7 +1,7 @@
 """`make bench`: what the processor costs, as tables in Markdown. Compare within one run.
 
-Without arguments it takes about a quarter of an hour; `--full` measures every combination of payload, batch, identity,
-protocol, concurrency and compression, which takes hours.
+Without arguments it takes three minutes. `--tables` measures all that docs/benchmarks.md shows, a quarter of an hour;
+`--full` every combination of payload, batch, identity, protocol, concurrency and compression, which takes hours.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ _NOT_MEASURED = "not measured"
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--tables", action="store_true", help="one dimension after the other, latency, growth")
     parser.add_argument("--full", action="store_true", help="every combination, more rounds, more samples")
     parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be given several times")
     parser.add_argument("--rounds", type=int, help="rounds of each shape (default: 3; with --full 5)")
     parser.add_argument("--spans", type=int, default=16_384, help="spans a round and proxy (default: %(default)s)")
     parser.add_argument("--pictures", type=Path, help="a directory for pictures of how cost grows")
     arguments = parser.parse_args()
-    parts = arguments.only or PARTS
+    parts = arguments.only or (PARTS if arguments.full or arguments.tables else ("core", "proxies"))
+    shapes = wire.all_shapes() if arguments.full else wire.usual_shapes()
+    if not (arguments.full or arguments.tables or arguments.only):
+        shapes = wire.first_shapes()
     rounds = arguments.rounds or (5 if arguments.full else 3)
     print(
         f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}, {os.cpu_count()} CPUs"
@@ -38,10 +42,9 @@ def main() -> None:
     if "core" in parts:
         _core()
     if "proxies" in parts:
-        _proxies(wire.all_shapes() if arguments.full else wire.usual_shapes(), rounds, arguments.spans)
+        _proxies(shapes, rounds, arguments.spans)
     if "latency" in parts:
-        shapes: list[tuple[Kind, int]] = [("llm", 512), ("service", 16)]
-        _latency(shapes, samples=2_000 if arguments.full else 500)
+        _latency([("llm", 512), ("service", 16)], samples=2_000 if arguments.full else 500)
     if "growth" in parts:
         _growth(arguments.pictures)
 

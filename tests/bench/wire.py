@@ -53,9 +53,14 @@ class Figures:
     memory: float = 0.0
 
 
+def first_shapes() -> list[Shape]:
+    """Both payloads in both sizes."""
+    return [Shape(kind, spans) for kind in KINDS for spans in (16, 512)]
+
+
 def usual_shapes() -> list[Shape]:
-    """Both payloads in both sizes, and for one small and one large of them every other dimension in turn."""
-    shapes = [Shape(kind, spans) for kind in KINDS for spans in (16, 512)]
+    """The first shapes, and for one small and one large of them every other dimension in turn."""
+    shapes = first_shapes()
     for kind, spans in (("llm", 512), ("service", 16)):
         shapes += [Shape(kind, spans, identity=identity) for identity in IDENTITIES if identity != "roots"]
         shapes += [Shape(kind, spans, concurrency=concurrency) for concurrency in (1, 32)]

@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 import neatlogs_otel as neatlogs
 from neatlogs_otel import conventions as keys
 from neatlogs_otel.middleware import EndUserMiddleware
+from support.programs import run_program
 from support.recording import Recording
 from support.web_servers import asgi_server
 
@@ -214,3 +215,16 @@ def test_get_end_user_has_to_be_callable() -> None:
     """What can never work is said at once."""
     with pytest.raises(TypeError, match="get_end_user must be callable, not str"):
         EndUserMiddleware(None, get_end_user="shop.users.end_user_of")  # type: ignore[arg-type]
+
+
+def test_no_framework_is_imported_before_its_helper_is_used() -> None:
+    """Importing the helpers brings none of the frameworks, and importing the shim does not bring the helpers."""
+    result = run_program("""
+    import sys
+    import neatlogs_otel
+    report("neatlogs_otel.middleware" in sys.modules or "neatlogs_otel._zero_code" in sys.modules)
+    import neatlogs_otel.middleware
+    frameworks = {"asgiref", "celery", "django", "fastapi", "flask", "pytest", "starlette"}
+    assert not frameworks & sys.modules.keys(), frameworks & sys.modules.keys()
+    """)
+    assert result.report is False

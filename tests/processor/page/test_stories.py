@@ -118,11 +118,11 @@ def test_filters_stay_from_tab_to_tab(tab: Page) -> None:
     """Traces, Sessions and Users share the filters, and going back brings the list before."""
     tab.goto("/traces?filter=metadata%3Aplan+is+free")
     tab.get_by_role("navigation", name="Views").get_by_role("link", name="Users").click()
-    assert sorted(tab.locator("td.name").all_inner_texts()) == ["Ali", "carol"]
+    expect(tab.locator("td.name")).to_have_text(["carol", "Ali"], use_inner_text=True)
     tab.get_by_role("navigation", name="Views").get_by_role("link", name="Sessions").click()
-    assert tab.locator("td.name").all_inner_texts() == ["kiosk"]
+    expect(tab.locator("td.name")).to_have_text(["kiosk"], use_inner_text=True)
     tab.go_back()
-    assert sorted(tab.locator("td.name").all_inner_texts()) == ["Ali", "carol"]
+    expect(tab.locator("td.name")).to_have_text(["carol", "Ali"], use_inner_text=True)
 
 
 def test_a_trace_says_whose_it_is_and_why(tab: Page) -> None:

@@ -11,6 +11,7 @@ import inspect
 import json
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -276,7 +277,9 @@ class Served:
         self._token = _served.set(self._block)
 
     def __exit__(self, *_: object) -> None:
-        _served.reset(self._token)
+        # An abandoned coroutine is closed in another `contextvars.Context`, where there is nothing to take back.
+        with suppress(ValueError):
+            _served.reset(self._token)
 
 
 class identify:  # noqa: N801 - used as a function: `with identify(...)`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -209,6 +210,22 @@ async def test_what_is_no_request_passes() -> None:
 
     await EndUserMiddleware(app, get_end_user=failing)({"type": "lifespan"}, None, None)
     assert seen == ["lifespan"]
+
+
+def test_an_abandoned_request_is_closed_anywhere() -> None:
+    """A request that nobody finishes is closed in another context without an error, and names nobody there."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send
+
+    class Never:
+        def __await__(self) -> Iterator[None]:
+            yield
+
+    request = EndUserMiddleware(app, get_end_user=lambda scope: "u_1")({"type": "http"}, None, Never())
+    contextvars.copy_context().run(request.send, None)
+    request.close()
+    assert neatlogs.current_end_user() is None
 
 
 def test_get_end_user_has_to_be_callable() -> None:

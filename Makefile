@@ -12,24 +12,29 @@ ARGS ?=
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+# Two terminals may set up .venv at the same time (make run, make demo); the second one waits. The lock is on this file,
+# and the kernel gives it back however the holder ends.
+LOCKED = $(PYTHON) -c 'import fcntl, os, sys; lock = os.open("Makefile", os.O_RDONLY); fcntl.flock(lock, fcntl.LOCK_EX); \
+	os.set_inheritable(lock, True); os.execvp("sh", ["sh", "-ec", sys.argv[1]])'
+
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed; say which with PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
 	@echo "Setting up $(VENV); the first time this takes about a minute."
-	@$(PYTHON) -m venv $(VENV)
 	@# --group needs pip 25.1; the pip that comes with Python may be older.
-	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@touch $@
+	@$(LOCKED) 'test -e $@ || { $(PYTHON) -m venv $(VENV); $(BIN)/python -m pip install --quiet --upgrade pip; touch $@; }'
 
 $(VENV)/.run: $(VENV)/.python pyproject.toml
-	@$(BIN)/python -m pip install --quiet --editable '.[processor]'
-	@touch $@
+	@$(LOCKED) '$(BIN)/python -m pip install --quiet --editable ".[processor]"; touch $@'
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml
-	@$(BIN)/python -m pip install --quiet --editable '.[processor]' --group dev
-	@touch $@ $(VENV)/.run
+	@$(LOCKED) '$(BIN)/python -m pip install --quiet --editable ".[processor]" --group dev; touch $@ $(VENV)/.run'
+
+# The page of the examples may send, unless ARGS (the last flag wins), a file or the environment say who may.
+SAYS_ORIGINS = $(filter --config%,$(ARGS))$(NEATLOGS_PROCESSOR_CONFIG)$(NEATLOGS_PROCESSOR_CORS_ORIGINS)
+PAGE_ORIGIN = $(if $(SAYS_ORIGINS),,--cors-origins http://localhost:5173)
 
 run: $(VENV)/.run  ## Start the processor (ARGS="..." passes flags)
-	@exec $(BIN)/neatlogs-processor --console $(ARGS)
+	@exec $(BIN)/neatlogs-processor --console $(PAGE_ORIGIN) $(ARGS)
 
 # The TypeScript package is tested where Node is. Where nothing may be skipped, its absence is a failure.
 NPM := $(shell command -v npm 2>/dev/null)

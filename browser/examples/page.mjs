@@ -1,7 +1,7 @@
 // A web page and its server in one trace, under the end user who is logged in to the page.
 //
-//   make run ARGS="--cors-origins http://localhost:5173"    # the processor, in one terminal
-//   make page-example                                       # this, in another; then open http://localhost:5173
+//   make run             # the processor, in one terminal; it lets http://localhost:5173 send (--cors-origins)
+//   make page-example    # this, in another; then open http://localhost:5173
 //
 // With --visit it opens the page itself, in a chromium without a window, plays one visit and ends. --port and --endpoint
 // (the processor's OTLP/HTTP, as the page reaches it) say otherwise than http://localhost:5173 and http://localhost:4318.

@@ -180,7 +180,11 @@ class OtlpHttpReceiver:
         wrong: ProcessorError
         form = self._form(http)
         if error.status_code == 405:
-            wrong = NotOtlpHttpError("OTLP is sent by POST", http_status=405, headers={"allow": "POST"})
+            said = "OTLP is sent by POST"
+            if http.method == "OPTIONS" and "access-control-request-method" in http.headers:
+                # A browser tells the page nothing of this, so the log is where its developer finds the cause.
+                said = "a web page asked to send, and no origin may: --cors-origins names those that may"
+            wrong = NotOtlpHttpError(said, http_status=405, headers={"allow": "POST"})
             self._refused(form.signal, wrong)
         else:
             wrong = NotOtlpHttpError(f"there is nothing here; OTLP is sent to {', '.join(PATHS)}", http_status=404)

@@ -462,12 +462,15 @@ ORIGIN = "https://app.example.com"
 
 
 async def test_pages_of_other_origins_may_not_send() -> None:
-    """Without listed origins a preflight is refused and no answer mentions an origin."""
+    """Without listed origins a preflight is refused with the flag's name, and no answer mentions an origin."""
     async with http_receiver() as received:
         asked = {"origin": ORIGIN, "access-control-request-method": "POST"}
         preflight = await received.client.options("/v1/traces", headers=asked)
         response = await received.client.post("/v1/traces", content=BODY, headers={**PROTOBUF, "origin": ORIGIN})
+        probe = await received.client.options("/v1/traces")
     assert preflight.status_code == 405
+    assert "--cors-origins" in preflight.text
+    assert "--cors-origins" not in probe.text
     assert not [name for name in {**preflight.headers, **response.headers} if name.startswith("access-control")]
 
 

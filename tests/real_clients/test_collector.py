@@ -22,7 +22,10 @@ from support.oracle import oracle_enforce
 from support.processor_process import WAIT_SECONDS, processor_process
 from support.upstream import Upstream
 
-pytestmark = pytest.mark.skipif(not COLLECTOR.exists(), reason="the Collector was not built (make bench-collector)")
+pytestmark = [
+    pytest.mark.needs_go,
+    pytest.mark.skipif(not COLLECTOR.exists(), reason="the Collector was not built (make bench-collector)"),
+]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SENT = request("service", 16, "every")

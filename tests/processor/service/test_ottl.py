@@ -105,6 +105,7 @@ def outcome(address: str, sink: OtlpSink, vector: Vector) -> bool:
     return without_order(arrived[0]) == without_order(wanted)
 
 
+@pytest.mark.needs_go
 @pytest.mark.skipif(not COLLECTOR.exists(), reason="there is no Collector here: make bench-collector (needs Go)")
 def test_a_collector_runs_the_vectors(tmp_path: Path) -> None:
     """A Collector with this configuration does as the rule says, except where the printed list says that it cannot."""

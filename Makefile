@@ -29,8 +29,8 @@ $(VENV)/.run: $(VENV)/.python pyproject.toml
 $(VENV)/.dev: $(VENV)/.python pyproject.toml
 	@$(LOCKED) '$(BIN)/python -m pip install --quiet --editable ".[processor]" --group dev; touch $@ $(VENV)/.run'
 
-# The page of the examples may send, unless ARGS (the last flag wins), a file or the environment say who may.
-SAYS_ORIGINS = $(filter --config%,$(ARGS))$(NEATLOGS_PROCESSOR_CONFIG)$(NEATLOGS_PROCESSOR_CORS_ORIGINS)
+# The page of the examples may send, unless ARGS (the last flag wins), a file or the environment say who may, or none can.
+SAYS_ORIGINS = $(filter --config%,$(ARGS))$(findstring http-listen none,$(ARGS))$(NEATLOGS_PROCESSOR_CONFIG)$(NEATLOGS_PROCESSOR_CORS_ORIGINS)
 PAGE_ORIGIN = $(if $(SAYS_ORIGINS),,--cors-origins http://localhost:5173)
 
 run: $(VENV)/.run  ## Start the processor (ARGS="..." passes flags)

@@ -119,7 +119,7 @@ def _close_unstarted(coroutine: Coroutine[Any, Any, Any]) -> None:
 _Proxy: Any = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)
 
 
-class LiveResult(_Proxy):  # type: ignore[misc]
+class LiveResult(_Proxy):  # type: ignore[misc]  # wrapt ships no types
     """A proxy of something that belongs to an open call. `_proxy_class` adds the protocols that the object has."""
 
     def __init__(self, wrapped: Any, call: OpenCall) -> None:

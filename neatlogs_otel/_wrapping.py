@@ -92,7 +92,7 @@ def _client(target: Any, name: str, libraries: frozenset[str]) -> Any:
     return (_CallableClient if callable(target) else _Client)(target, name, libraries)
 
 
-class _Client(_ObjectProxy):  # type: ignore[misc]
+class _Client(_ObjectProxy):  # type: ignore[misc]  # wrapt ships no types
     """A client, or one of the resources that hang on it (`client.chat.completions`).
 
     Attributes:
@@ -157,7 +157,7 @@ class _CallableClient(_Client):
         return _call(self._self_name, self.__wrapped__, args, kwargs)
 
 
-class _Method(_ObjectProxy):  # type: ignore[misc]
+class _Method(_ObjectProxy):  # type: ignore[misc]  # wrapt ships no types
     """A function, method or class.
 
     Attributes:

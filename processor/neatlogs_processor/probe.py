@@ -26,7 +26,7 @@ def probe(address: ListenAddress, *, timeout: float = 3.0) -> tuple[bool, str]:
         try:
             stub = health_pb2_grpc.HealthStub(channel)
             # The published stubs of the generated module leave its methods out.
-            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)  # type: ignore[attr-defined]
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)  # type: ignore[attr-defined]  # the generated stub sets its methods when it is made
         except grpc.RpcError as error:
             return False, f"no answer from {address}: {error.code().name}"
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)

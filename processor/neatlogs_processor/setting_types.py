@@ -152,7 +152,7 @@ Switch = Annotated[bool, BeforeValidator(_switch)]
 
 def setting(default: Any, meta: Meta, description: str, **constraints: Any) -> Any:
     """Declare a setting: its default, how it is shown, a sentence about it, and pydantic's constraints."""
-    return Field(default=default, description=description, json_schema_extra={"meta": meta}, **constraints)  # type: ignore[dict-item]
+    return Field(default=default, description=description, json_schema_extra={"meta": meta}, **constraints)  # type: ignore[dict-item]  # an object rather than JSON: no schema is ever printed
 
 
 def comma(words: Iterable[str]) -> str:

@@ -57,7 +57,7 @@ class Contestant:
     def resident_memory(self) -> float:
         """Bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return float(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024  # type: ignore[index]
+        return float(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
 
     def settle(self) -> None:
         """Wait until everything acknowledged has been delivered, which a durable queue does afterwards."""

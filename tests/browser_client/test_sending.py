@@ -37,7 +37,7 @@ def remembering_client(tab: Page, sink: Receiver) -> None:
 def leave(tab: Page) -> list[Any]:
     """Go to another page, and return what was remembered."""
     tab.goto(re.sub(r"(://[^/]+).*", r"\1/elsewhere", tab.url))
-    return tab.evaluate("JSON.parse(localStorage.told ?? '[]')")  # type: ignore[no-any-return]
+    return tab.evaluate("JSON.parse(localStorage.told ?? '[]')")
 
 
 def names(sink: Receiver) -> list[str]:

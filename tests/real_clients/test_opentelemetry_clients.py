@@ -89,7 +89,7 @@ def _placed(requests: Iterable[ExportTraceServiceRequest]) -> Placed:
 
 
 def identity(carrier: Span | Span.Event | Span.Link | Resource | InstrumentationScope) -> dict[str, object]:
-    return {key: value for key, value in attributes(carrier).items() if key.startswith(NAMESPACE)}  # type: ignore[arg-type]  # scopes and links have attributes too
+    return {key: value for key, value in attributes(carrier).items() if key.startswith(NAMESPACE)}
 
 
 # "none" is written by saying nothing: the Python exporter refuses the word.

@@ -231,7 +231,7 @@ def test_an_abandoned_request_is_closed_anywhere() -> None:
 def test_get_end_user_has_to_be_callable() -> None:
     """What can never work is said at once."""
     with pytest.raises(TypeError, match="get_end_user must be callable, not str"):
-        EndUserMiddleware(None, get_end_user="shop.users.end_user_of")  # type: ignore[arg-type]
+        EndUserMiddleware(None, get_end_user="shop.users.end_user_of")
 
 
 def test_no_framework_is_imported_before_its_helper_is_used() -> None:

@@ -48,7 +48,7 @@ def application(recorded: Recording, get_end_user: Callable[[Any], object], *, i
 
         return flask.Response(parts())
 
-    app.wsgi_app = WSGIEndUserMiddleware(app.wsgi_app, get_end_user)  # type: ignore[method-assign]
+    app.wsgi_app = WSGIEndUserMiddleware(app.wsgi_app, get_end_user)
     if instrumented:
         FlaskInstrumentor().instrument_app(app, tracer_provider=recorded.provider)
     return app
@@ -106,7 +106,7 @@ def test_a_stream_that_is_closed_early_leaves_nothing_behind(recorded) -> None:
 
     body = WSGIEndUserMiddleware(app, lambda environ: "u_1")({}, None)
     assert next(iter(body)) == b"1"
-    body.close()  # type: ignore[attr-defined]
+    body.close()
     assert closed == [True]
     assert neatlogs.current_end_user() is None
 

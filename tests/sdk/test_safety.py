@@ -37,7 +37,7 @@ class Hostile:
         raise RuntimeError("hostile")
 
     __repr__ = __str__
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 class HostileDict(dict):

@@ -58,7 +58,7 @@ def test_an_error_that_cannot_be_printed_arrives(recorded) -> None:
 class Unhashable(type):
     """A metaclass whose classes cannot be looked up anywhere."""
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 class Odd(metaclass=Unhashable):

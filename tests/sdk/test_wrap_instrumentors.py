@@ -65,7 +65,7 @@ ROOT = ["OpenAI.chat.completions.create", "neatlogs_otel", None, "alice"]
 
 def run(source: str, **settings: object) -> Result:
     # The instrumentations and the client warn of things that are not ours.
-    return run_program(source, strict=False, **settings)  # type: ignore[arg-type]
+    return run_program(source, strict=False, **settings)
 
 
 _OPENINFERENCE = ("openinference", "openinference_instrumentation")

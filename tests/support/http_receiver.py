@@ -119,7 +119,7 @@ def with_limits(
         PATIENT,
         connections=connections or PATIENT.connections,
         body=body or PATIENT.body,
-        **options,  # type: ignore[arg-type]
+        **options,  # type: ignore[arg-type]  # options by name, of any type
     )
 
 

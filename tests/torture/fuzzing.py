@@ -100,7 +100,7 @@ def _told(executions: int, outcomes: Counter[str]) -> str:
 
 
 def _by_coverage(target: Target, arguments: argparse.Namespace) -> int:
-    import atheris  # type: ignore[import-untyped]  # ships no types
+    import atheris
 
     with atheris.instrument_imports(include=[target.instrumented]):
         check = target.load()

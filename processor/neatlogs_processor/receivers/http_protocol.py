@@ -72,7 +72,7 @@ class BoundedProtocol(H11Protocol):
         # Bytes that the client had not read when its time began.
         self._unread = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # streams bring no other
         """Greet, or refuse, a connection."""
         super().connection_made(transport)
         self._expect_headers()

@@ -110,7 +110,7 @@ def test_the_tables_are_what_the_code_says() -> None:
 @pytest.mark.parametrize("one", FIELDS, ids=lambda one: one.name)
 def test_a_field_becomes_the_attributes_of_the_table(one: Any) -> None:
     """A span with one field has the attributes that the table names, which one without it has not."""
-    name, within = re.match(r"(\w+)(?:\[\])?\.?(\w*)", one.name).groups()  # type: ignore[union-attr]  # all match
+    name, within = re.match(r"(\w+)(?:\[\])?\.?(\w*)", one.name).groups()
     value = EXAMPLES[name]
     if within:
         value = [{within: value[0][within]}] if isinstance(value, list) else {within: value[within]}

@@ -127,7 +127,7 @@ def test_a_view_reads_as_a_sentence(view: View, sentence: str) -> None:
 def test_there_are_no_impossible_views(said: dict[str, object]) -> None:
     """A view cannot be made that no URL could say."""
     with pytest.raises(ValueError, match=r"\w"):
-        View(**said)  # type: ignore[arg-type]
+        View(**said)
 
 
 def test_a_relative_period_ends_with_the_future() -> None:

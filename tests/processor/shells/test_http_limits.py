@@ -338,7 +338,7 @@ async def test_a_slow_client_that_reads_is_not_cut_off() -> None:
             self.aborted = True
 
     line, refused = Line(), list[str]()
-    config = Config(None, log_config=None)  # type: ignore[arg-type]  # no request arrives
+    config = Config(None, log_config=None)
     limits = ConnectionLimits(header_time=0.01)
     connection = BoundedProtocol(config, ServerState(), limits, refused.append)
     connection.connection_made(line)

@@ -140,7 +140,7 @@ def test_end_users_are_filtered_exactly_like_workflows(
     for number, value in enumerate(["Ali", "alina", "STRASSE", None]):
         # Without a workflow of its own a trace takes the root's name for one; a root that never came has neither.
         missing = {"root_received": False} if field == "workflow" and value is None else {}
-        traces.append(Stored(number, **{field: value}, **missing))  # type: ignore[arg-type]
+        traces.append(Stored(number, **{field: value}, **missing))
     with store(tmp_path / "traces.db", traces) as reader:
         page = reader.traces(View(filters=parse(f"{field} {condition}")), now=NOW)
     assert {getattr(row, field) for row in page.rows} == selected

@@ -41,7 +41,7 @@ def test_an_empty_list_is_shown_although_its_reason_takes_too_long(tmp_path: Pat
     """Which filter excluded everything is asked once for each filter; where that takes too long it is left out."""
 
     class Tired(SqliteReader):
-        def exclusions(self, view: View, *, now: int) -> tuple[object, ...]:  # type: ignore[override]
+        def exclusions(self, view: View, *, now: int) -> tuple[object, ...]:
             raise StoreUnavailableError("this takes too long", retry_after=1.0)
 
     path = tmp_path / "traces.db"

@@ -1,11 +1,14 @@
-"""What every test folder shares: in CI a skip is a failure."""
+"""What every test folder shares: a browser, and that in CI a skip is a failure."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+from playwright.sync_api import Browser
+
+from support.page import NO_BROWSER, chromium, running_browser
 
 
 @pytest.hookimpl(wrapper=True)
@@ -19,4 +22,17 @@ def pytest_runtest_makereport(
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"Skipped where nothing may be skipped: {reason}"
+    elif report.skipped and isinstance(report.longrepr, tuple) and NO_BROWSER in report.longrepr[2]:
+        # The summary then says it once, with a count, instead of once for each test.
+        report.longrepr = (__file__, 0, report.longrepr[2])
     return report
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's chromium."""
+    path = chromium()
+    if path is None:
+        pytest.skip(NO_BROWSER)
+    with running_browser(path) as running:
+        yield running

@@ -1,4 +1,4 @@
-"""A browser, a site whose page holds the client, and a processor that this site's origin may send to."""
+"""A site whose page holds the client, and a processor that this site's origin may send to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from support.page import PageUnderTest, chromium, page_under_test, running_browser
+from support.page import PageUnderTest, page_under_test
 from support.typescript_package import NodeMissingError
 from support.web_pages import Receiver, browser_keys, bundle, receiver, web_site
 
@@ -19,16 +19,6 @@ def _tools() -> None:
         bundle()
     except NodeMissingError as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's chromium."""
-    path = chromium()
-    if path is None:
-        pytest.skip("no chromium: apt-get install -y chromium, or say where one is with CHROMIUM=/path")
-    with running_browser(path) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

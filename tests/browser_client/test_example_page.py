@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from support.page import chromium, page_under_test
+from support.page import NO_BROWSER, chromium, page_under_test
 from support.typescript_package import run_node_program
 from support.web_pages import ask
 
@@ -25,7 +25,7 @@ def free_port() -> int:
 def _chromium() -> None:
     """The system's chromium, which the example opens itself."""
     if chromium() is None:
-        pytest.skip("no chromium: apt-get install -y chromium, or say where one is with CHROMIUM=/path")
+        pytest.skip(NO_BROWSER)
 
 
 def test_a_visit_of_the_example_page() -> None:

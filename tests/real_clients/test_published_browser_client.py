@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page
 
 from support.node_environments import SOURCES, node_environment
 from support.otlp_sink import OtlpSink, attributes
-from support.page import PageUnderTest, chromium, page_under_test, running_browser
+from support.page import PageUnderTest, page_under_test
 from support.peer_environments import PeerUnavailableError
 from support.static_site import static_site
 
@@ -70,16 +70,6 @@ def packages() -> Path:
         return node_environment("neatlogs-browser")
     except PeerUnavailableError as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's chromium."""
-    path = chromium()
-    if path is None:
-        pytest.skip("no chromium: apt-get install -y chromium, or say where one is with CHROMIUM=/path")
-    with running_browser(path) as running:
-        yield running
 
 
 @contextmanager

@@ -189,6 +189,10 @@ CHROMIUM_FLAGS = (
 )
 
 
+NO_BROWSER = "no chromium: apt-get install -y chromium, or say where one is with CHROMIUM=/path"
+"""Why a test that needs a browser is skipped, and what to do."""
+
+
 def chromium() -> str | None:
     """Return the path of the system's chromium, or `None`."""
     named = os.environ.get("CHROMIUM")

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 from PIL import Image
 
-from support.page import PageUnderTest, chromium, page_under_test, running_browser
+from support.page import NO_BROWSER, PageUnderTest, chromium, page_under_test, running_browser
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -70,7 +70,7 @@ def main() -> int:
     """Write the pictures, and say how large they are."""
     path = chromium()
     if path is None:
-        print("no chromium: apt-get install -y chromium, or say where one is with CHROMIUM=/path", file=sys.stderr)
+        print(NO_BROWSER, file=sys.stderr)
         return 1
     IMAGES.mkdir(parents=True, exist_ok=True)
     with page_under_test() as site, running_browser(path) as browser:

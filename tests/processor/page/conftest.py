@@ -1,26 +1,16 @@
-"""A page with the usual traces, and a browser, both shared by the tests of a module."""
+"""A page with the usual traces, shared by the tests of a module, and tabs in which it is open."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from support.page import PageUnderTest, chromium, page_under_test, running_browser, usual_traces
+from support.page import PageUnderTest, page_under_test, usual_traces
 
 # Long enough for a busy machine.
 expect.set_options(timeout=20_000)
-NO_BROWSER = "no chromium: apt-get install -y chromium, or say where one is with CHROMIUM=/path"
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let the summary say once, with a count, what is missing, instead of once for each test."""
-    report = yield
-    if report.skipped and isinstance(report.longrepr, tuple) and NO_BROWSER in report.longrepr[2]:
-        report.longrepr = (__file__, 0, report.longrepr[2])
-    return report
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +18,6 @@ def site() -> Iterator[PageUnderTest]:
     """A page over the usual traces."""
     with page_under_test() as running:
         running.send(*usual_traces())
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's chromium."""
-    path = chromium()
-    if path is None:
-        pytest.skip(NO_BROWSER)
-    with running_browser(path) as running:
         yield running
 
 

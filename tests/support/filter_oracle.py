@@ -74,6 +74,12 @@ def metadata_of(trace: Stored) -> dict[str, Any] | None:
     return trace.metadata if trace.root_received and isinstance(trace.metadata, dict) else None
 
 
+def _status(trace: Stored) -> list[Any]:
+    """The words that are true of a trace: what is no error went well, also where its sender said nothing."""
+    said = trace.status if trace.root_received else "unset"
+    return [said] if said != "unset" or not trace.root_received else [said, "ok"]
+
+
 def _values(field: Field, trace: Stored) -> list[Any]:
     """All values that a trace has for a field; none where it is not set."""
     one: dict[str, Any] = {
@@ -81,7 +87,6 @@ def _values(field: Field, trace: Stored) -> list[Any]:
         "session": session_of(trace),
         "workflow": trace.shown_workflow,
         "name": trace.name if trace.root_received else None,
-        "status": trace.status if trace.root_received else "unset",
         "trace_id": trace.trace_id,
         "duration": trace.duration,
         "tokens": trace.tokens,
@@ -91,6 +96,8 @@ def _values(field: Field, trace: Stored) -> list[Any]:
     }
     if field.name == "service":
         return [service for service in trace.services[: trace.span_count] if service]
+    if field.name == "status":
+        return _status(trace)
     if field.name == "tag":
         return [tag for tag in trace.tags if tag]
     if field.name == "metadata":

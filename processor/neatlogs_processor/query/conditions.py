@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from neatlogs_processor.core.text import fold
-from neatlogs_processor.query.fields import METADATA, STATUSES, Field, FieldSpec, Kind, Operator
+from neatlogs_processor.query.fields import ERROR, METADATA, OK, STATUSES, Field, FieldSpec, Kind, Operator
 from neatlogs_processor.query.filters import Filter, Scalar
 from neatlogs_processor.query.view import Tab
 
@@ -145,7 +145,7 @@ def _positive(filter_: Filter, operator: Operator, *, table: str = "t") -> Condi
     if spec.kind is Kind.HEX:
         return _hex(column, operator, [str(value).lower() for value in values])
     if spec.kind is Kind.CHOICE:
-        return _any_of(column, [STATUSES[str(value)] for value in values])
+        return _status(table, [str(value) for value in values])
     if operator in _PARTIAL:
         return _partial(f"{table}.{spec.folded}", operator, fold(str(values[0])))
     return _any_of(column, list(values))
@@ -159,6 +159,19 @@ def _any_of(expression: str, values: list[Any]) -> Condition:
     if len(values) == 1:
         return Condition(f"{expression} = ?", tuple(values))
     return Condition(f"{expression} IN ({', '.join('?' * len(values))})", tuple(values))
+
+
+def _status(table: str, words: list[str]) -> Condition:
+    """Compare the root's status. Most senders say `error` or nothing, so what is no error went well."""
+    others = [STATUSES[word] for word in words if word != OK]
+    found = [_any_of(f"{table}.status", others)] if others else []
+    if OK in words:
+        # Only a root that has arrived has a name, be it empty.
+        found.append(Condition(f"({table}.status <> ? AND {table}.name IS NOT NULL)", (STATUSES[ERROR],)))
+    return Condition(
+        f"({' OR '.join(condition.sql for condition in found)})",
+        tuple(parameter for condition in found for parameter in condition.parameters),
+    )
 
 
 def _partial(expression: str, operator: Operator, text: str) -> Condition:

@@ -133,8 +133,13 @@ class FieldSpec:
         return NUMBER
 
 
-STATUSES: Final = {"unset": 0, "ok": 1, "error": 2}
-"""The words for a status, with their numbers in the store."""
+OK: Final = "ok"
+ERROR: Final = "error"
+STATUSES: Final = {"unset": 0, OK: 1, ERROR: 2}
+"""The words for a status, with their numbers in the store.
+
+As a filter `ok` means every root that has arrived and is not `error`: most senders say `error` or nothing.
+"""
 
 METADATA: Final = "metadata"
 
@@ -160,7 +165,14 @@ FIELDS: Final = {
         FieldSpec(
             "name", "name", Kind.TEXT, "name", "name_folded", "The root's name; not set while no root has arrived."
         ),
-        FieldSpec("status", "status", Kind.CHOICE, "status", None, "The root's status: `ok`, `error` or `unset`."),
+        FieldSpec(
+            "status",
+            "status",
+            Kind.CHOICE,
+            "status",
+            None,
+            "The root's status: `error`; `ok`, if it is not `error`; or `unset`, where the sender said nothing.",
+        ),
         FieldSpec("trace_id", "trace id", Kind.HEX, "trace_id", None, "The trace id, in hexadecimal digits."),
         FieldSpec("tag", "tag", Kind.SET, "tags", "tags_folded", "Any of the trace's tags."),
         FieldSpec(

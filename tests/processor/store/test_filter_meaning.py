@@ -173,6 +173,31 @@ def test_json_types_of_metadata_are_respected(tmp_path: Path, condition: str, se
     assert {row.end_user for row in page.rows} == selected
 
 
+@pytest.mark.parametrize(
+    ("condition", "selected"),
+    [
+        ("status is ok", {"said ok", "said nothing"}),
+        ("status is not ok", {"failed", "open"}),
+        ("status is error", {"failed"}),
+        ("status is not error", {"said ok", "said nothing", "open"}),
+        ("status is unset", {"said nothing", "open"}),
+        ("status is any of ok, error", {"said ok", "said nothing", "failed"}),
+        ("status is none of ok, unset", {"failed"}),
+    ],
+)
+def test_ok_is_what_the_page_shows_as_ok(tmp_path: Path, condition: str, selected: set[str]) -> None:
+    """A root that has arrived and did not end in an error went well, whether its sender said so or said nothing."""
+    traces = [
+        Stored(1, name="said ok", status="ok"),
+        Stored(2, name="said nothing"),
+        Stored(3, name="failed", status="error"),
+        Stored(4, name="open", root_received=False),
+    ]
+    with store(tmp_path / "traces.db", traces) as reader:
+        page = reader.traces(View(filters=parse(condition)), now=NOW)
+    assert {row.name if row.root_received else "open" for row in page.rows} == selected
+
+
 def test_the_literal_key_comes_before_the_path(tmp_path: Path) -> None:
     """A dotted key is looked up as it stands; only where it is not there it is a path."""
     traces = [

@@ -39,6 +39,7 @@ _BASE = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", re.ASCII)
 _SIGNAL_PATH = re.compile(r"(?:^|/)(v1/(?:traces|metrics|logs))/*$")
 # https://www.rfc-editor.org/rfc/rfc6454#section-6.2
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?", re.ASCII)
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # replaced here, not bound
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|::1|localhost", re.ASCII)
 
 
@@ -57,11 +58,11 @@ class ListenAddress:
     path: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> ListenAddress:
-        """Read `host:port`, `[v6]:port` or `unix:PATH`."""
+    def parse(cls, text: str, *, write: str = "127.0.0.1:4317") -> ListenAddress:
+        """Read `host:port`, `[v6]:port` or `unix:PATH`; what cannot be read is answered with what to write."""
         if text.startswith("unix:"):
             return cls(path=_socket_path(text))
-        host, port = _host_and_port(text, example="127.0.0.1:4317")
+        host, port = _host_and_port(text, example=write)
         return cls(host, port)
 
     @property
@@ -73,6 +74,11 @@ class ListenAddress:
     def target(self) -> str:
         """The address as gRPC writes it."""
         return f"unix:{self.path}" if self.path else _join(self.host, self.port)
+
+    @property
+    def reachable(self) -> ListenAddress:
+        """The address by which this machine reaches it: loopback, where it stands for all interfaces."""
+        return replace(self, host=_LOOPBACK_OF.get(self.host, self.host))
 
     def with_port(self, port: int) -> ListenAddress:
         """Return the address with the port that the system chose."""
@@ -142,9 +148,9 @@ class Endpoint:
         return self.target if self.path else f"{'https' if self.tls else 'http'}://{self.target}{self.base}"
 
 
-def parse_listener(text: str) -> ListenAddress | None:
+def parse_listener(text: str, *, example: str) -> ListenAddress | None:
     """Read where a listener accepts connections; `none` says that there is no such listener."""
-    return None if text.strip().lower() == "none" else ListenAddress.parse(text)
+    return None if text.strip().lower() == "none" else ListenAddress.parse(text, write=f"{example} or none")
 
 
 def check_origin(text: str) -> str:
@@ -157,20 +163,21 @@ def check_origin(text: str) -> str:
     return origin
 
 
-def parse_size(text: str, *, maximum: int = 2**31 - 1) -> int:
+def parse_size(text: str, *, maximum: int = 2**31 - 1, write: str = "64MiB or a number of bytes") -> int:
     """Read a number of bytes: `1048576`, `512KiB`, `64MiB`, `1GiB`; `KB`, `MB`, `GB` are powers of ten."""
-    number, unit = _number_and_unit(text, _SIZE_UNITS, "64MiB or a number of bytes")
+    number, unit = _number_and_unit(text, _SIZE_UNITS, write)
     size = round(number * _SIZE_UNITS[unit])
     if not 1 <= size <= maximum:
-        raise ValueError(f"a size is between 1 byte and {maximum // 2**20}MiB")
+        most = f"{maximum // 2**30}GiB" if maximum % 2**30 == 0 else f"{maximum // 2**20}MiB"
+        raise ValueError(f"a size is between 1 byte and {most}")
     return size
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, *, write: str = "8s or 500ms") -> float:
     """Read a duration and return seconds: `8s`, `500ms`, `2m`, `1h`, `30d`. The unit is required, except for 0."""
     if text.strip() == "0":
         return 0.0
-    number, unit = _number_and_unit(text, _DURATION_UNITS, "8s or 500ms")
+    number, unit = _number_and_unit(text, _DURATION_UNITS, write)
     return number * _DURATION_UNITS[unit]
 
 

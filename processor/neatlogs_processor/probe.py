@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import http.client
 import socket
-from dataclasses import replace
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from neatlogs_processor.formats import ListenAddress
-
-_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # replaced here, not bound
 
 
 def probe(address: ListenAddress, *, timeout: float = 3.0) -> tuple[bool, str]:
@@ -21,7 +18,7 @@ def probe(address: ListenAddress, *, timeout: float = 3.0) -> tuple[bool, str]:
         address: Where the processor listens. An address that stands for all interfaces is asked over loopback.
         timeout: Seconds.
     """
-    address = _reachable(address)
+    address = address.reachable
     with grpc.insecure_channel(address.target) as channel:
         try:
             stub = health_pb2_grpc.HealthStub(channel)
@@ -43,7 +40,7 @@ def probe_admin(address: ListenAddress, *, timeout: float = 3.0) -> tuple[bool, 
         address: Where the admin listener is.
         timeout: Seconds.
     """
-    address = _reachable(address)
+    address = address.reachable
     connection = http.client.HTTPConnection(address.host or "localhost", address.port, timeout=timeout)
     try:
         if address.path:
@@ -57,7 +54,3 @@ def probe_admin(address: ListenAddress, *, timeout: float = 3.0) -> tuple[bool, 
     finally:
         connection.close()
     return status == 200, f"{address}: HTTP {status}"
-
-
-def _reachable(address: ListenAddress) -> ListenAddress:
-    return replace(address, host=_ANY_HOST.get(address.host, address.host))

@@ -303,7 +303,7 @@ def _leave() -> None:
 
 
 def _welcome(settings: Settings, listening: Listening, store: Path | None) -> None:
-    address = listening.grpc
+    address = listening.grpc.reachable
     upstream = settings.upstream_endpoint
     destination = "no upstream" if upstream is None else f"upstream {upstream}"
     destination += "" if store is None else f", store {store}"
@@ -311,7 +311,7 @@ def _welcome(settings: Settings, listening: Listening, store: Path | None) -> No
     where += f", admin on {listening.admin}" if listening.admin else ""
     logger.info("neatlogs-processor %s is ready: %s, %s", version("neatlogs-otel"), where, destination)
     if store is not None and listening.admin is not None and not listening.admin.path:
-        logger.info("the traces page: http://%s%s/traces", listening.admin, settings.root_path)
+        logger.info("the traces page: http://%s%s/traces", listening.admin.reachable, settings.root_path)
     if upstream is None:
         fate = "kept in the store" if store is not None else "printed, acknowledged"
         logger.info("traces are %s and go nowhere else; --upstream-endpoint host:port sends them on", fate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -16,6 +17,7 @@ from neatlogs_processor.formats import (
     check_origin,
     parse_duration,
     parse_headers,
+    parse_listener,
     parse_size,
 )
 
@@ -52,22 +54,31 @@ def from_text(parse: Callable[[str], Any]) -> BeforeValidator:
     return BeforeValidator(parse_if_text)
 
 
-def _size(value: Any) -> Any:
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        return parse_size(str(value))
-    raise ValueError("write 64MiB or a number of bytes")
+def listener(example: str) -> BeforeValidator:
+    """Read where a listener accepts connections, or none; `example` is what a mistake is answered with."""
+    return from_text(partial(parse_listener, example=example))
 
 
-def _disk_size(value: Any) -> Any:
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        return parse_size(str(value), maximum=2**50)
-    raise ValueError("write 1GiB or a number of bytes")
+def _size(write: str, maximum: int) -> Callable[[Any], Any]:
+    """Read a size; a mistake is answered with what to write."""
+
+    def read_size(value: Any) -> Any:
+        if isinstance(value, (str, int)) and not isinstance(value, bool):
+            return parse_size(str(value), maximum=maximum, write=write)
+        raise ValueError(f"write {write}")
+
+    return read_size
 
 
-def _duration(value: Any) -> Any:
-    if isinstance(value, str):
-        return parse_duration(value)
-    raise ValueError("write 8s or 500ms")
+def _duration(write: str) -> Callable[[Any], Any]:
+    """Read a duration; a mistake is answered with what to write."""
+
+    def read_duration(value: Any) -> Any:
+        if isinstance(value, str):
+            return parse_duration(value, write=write)
+        raise ValueError(f"write {write}")
+
+    return read_duration
 
 
 def _unless_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -135,11 +146,15 @@ def _switch(value: Any) -> Any:
     raise ValueError("write true or false")
 
 
-Size = Annotated[int, BeforeValidator(_size)]
-DiskSize = Annotated[int, BeforeValidator(_disk_size)]
-Duration = Annotated[float, BeforeValidator(_duration)]
-DiskSizeOrNone = Annotated["int | None", BeforeValidator(_unless_none(_disk_size))]
-DurationOrNone = Annotated["float | None", BeforeValidator(_unless_none(_duration))]
+_MEMORY, _DISK = 2**31 - 1, 2**50
+Size = Annotated[int, BeforeValidator(_size("64MiB or a number of bytes", _MEMORY))]
+DiskSize = Annotated[int, BeforeValidator(_size("1GiB or a number of bytes", _DISK))]
+DiskSizeOrNone = Annotated[
+    "int | None", BeforeValidator(_unless_none(_size("10GiB, a number of bytes or none", _DISK)))
+]
+Duration = Annotated[float, BeforeValidator(_duration("8s or 500ms"))]
+Age = Annotated[float, BeforeValidator(_duration("72h or 30d"))]
+AgeOrNone = Annotated["float | None", BeforeValidator(_unless_none(_duration("30d, 12h or none")))]
 StorePath = Annotated['Path | Literal["none"] | None', BeforeValidator(_store)]
 Headers = Annotated[dict[str, SecretStr], BeforeValidator(_headers)]
 HeaderNames = Annotated[tuple[str, ...], BeforeValidator(_header_names)]

@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from neatlogs_processor.formats import Endpoint, ListenAddress, format_duration, format_size, parse_listener
+from neatlogs_processor.formats import Endpoint, ListenAddress, format_duration, format_size
 from neatlogs_processor.setting_types import (
+    Age,
+    AgeOrNone,
     DiskSize,
     DiskSizeOrNone,
     Duration,
-    DurationOrNone,
     HeaderNames,
     Headers,
     HostNames,
@@ -25,6 +26,7 @@ from neatlogs_processor.setting_types import (
     Words,
     comma,
     from_text,
+    listener,
     setting,
     words,
     yes_no,
@@ -45,12 +47,12 @@ class Settings(BaseModel):
         Meta(_RECEIVE, "ADDRESS"),
         "Where OTLP/gRPC is received: host:port or unix:PATH. Port 0 takes any free port.",
     )
-    http_listen: Annotated[ListenAddress | None, from_text(parse_listener)] = setting(
+    http_listen: Annotated[ListenAddress | None, listener("127.0.0.1:4318")] = setting(
         ListenAddress("127.0.0.1", 4318),
         Meta(_RECEIVE, "ADDRESS", none="none"),
         "Where OTLP/HTTP is received: host:port, unix:PATH, or none.",
     )
-    admin_listen: Annotated[ListenAddress | None, from_text(parse_listener)] = setting(
+    admin_listen: Annotated[ListenAddress | None, listener("127.0.0.1:4319")] = setting(
         ListenAddress("127.0.0.1", 4319),
         Meta(_RECEIVE, "ADDRESS", none="none"),
         "Where the traces page, /healthz, /readyz and /metrics are served: host:port, unix:PATH, or none.",
@@ -241,7 +243,7 @@ class Settings(BaseModel):
         Meta(_QUEUE, "SIZE", format_size),
         "How much may wait; more is asked to come back in a second or two.",
     )
-    queue_max_age: Duration = setting(
+    queue_max_age: Age = setting(
         72 * 3600.0,
         Meta(_QUEUE, "DURATION", format_duration),
         "How long a request may wait; what is older is dropped, counted and logged.",
@@ -271,7 +273,7 @@ class Settings(BaseModel):
         Meta(_STORE, "", yes_no),
         "With an upstream: refuse what the store did not take. Otherwise it goes on all the same, counted and logged.",
     )
-    store_max_age: DurationOrNone = setting(
+    store_max_age: AgeOrNone = setting(
         30 * 86_400.0,
         Meta(_STORE, "DURATION", format_duration, none="none"),
         "How long a trace is kept from its arrival, or none for as long as there is room.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -162,6 +163,16 @@ async def test_health_says_whether_a_processor_serves() -> None:
     assert (serving.code, serving.stdout) == (0, f"{address}: SERVING")
     assert any_interface.code == 0
     assert (gone.code, gone.stdout) == (1, f"no answer from {address}: UNAVAILABLE")
+
+
+async def test_what_is_logged_at_the_start_can_be_opened(tmp_path: Path) -> None:
+    """A processor that listens on all interfaces names its page by an address at which it is."""
+    everywhere = ("--grpc-listen", "0.0.0.0:0", "--admin-listen", "0.0.0.0:0", "--allow-insecure", "grpc,admin")
+    async with program(*everywhere, "--store", str(tmp_path / "traces.db")) as started:
+        page = await started.line("the traces page")
+        to_try = await started.line("OTEL_EXPORTER_OTLP_ENDPOINT")
+    assert re.search(r"the traces page: http://127\.0\.0\.1:\d+/traces", page)
+    assert re.search(r"OTEL_EXPORTER_OTLP_ENDPOINT=http://127\.0\.0\.1:\d+ ", to_try)
 
 
 async def test_protobuf_in_pure_python_is_refused() -> None:

@@ -138,3 +138,18 @@ def test_a_written_duration_is_read_back(milliseconds: int) -> None:
 def test_what_counts_as_this_machine_alone(text: str, loopback: bool) -> None:
     """Loopback addresses and socket files cannot be reached from elsewhere."""
     assert ListenAddress.parse(text).is_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    ("text", "reached_at"),
+    [
+        ("0.0.0.0:1", "127.0.0.1:1"),
+        ("[::]:1", "[::1]:1"),
+        ("192.0.2.1:1", "192.0.2.1:1"),
+        ("localhost:1", "localhost:1"),
+        ("unix:/s", "unix:/s"),
+    ],
+)
+def test_all_interfaces_are_reached_over_loopback(text: str, reached_at: str) -> None:
+    """An address that stands for every interface is none that anybody can connect to; loopback is one of them."""
+    assert str(ListenAddress.parse(text).reachable) == reached_at

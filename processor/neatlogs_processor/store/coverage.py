@@ -6,7 +6,7 @@ import sqlite3
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
-from neatlogs_processor.query.conditions import Condition
+from neatlogs_processor.query.dialect import Condition
 from neatlogs_processor.query.results import Coverage, CoverageRow, HandlerRow, OverridePlaceRow
 from neatlogs_processor.query.view import View
 from neatlogs_processor.store.selecting import traces_of

@@ -11,7 +11,7 @@ from typing import Any, Final
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from neatlogs_processor.query.conditions import Condition
+from neatlogs_processor.query.dialect import Condition
 from neatlogs_processor.query.results import EventDetail, LinkDetail, OverrideRow, SpanDetail, TraceDetail
 from neatlogs_processor.store.lists import some_traces, status_name
 from neatlogs_processor.store.reading import StoredSpan, read_trace

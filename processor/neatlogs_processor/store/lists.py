@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from neatlogs_processor.query.conditions import LASTED, TOOK, Condition, added_up
+from neatlogs_processor.query.dialect import Condition, conjunction
 from neatlogs_processor.query.errors import QueryError
 from neatlogs_processor.query.fields import STATUSES
 from neatlogs_processor.query.results import (
@@ -20,10 +20,10 @@ from neatlogs_processor.query.results import (
     TraceRow,
     UserRow,
 )
+from neatlogs_processor.query.sqlite_dialect import SQLITE
 from neatlogs_processor.query.view import ALL_TIME, Tab, View
 from neatlogs_processor.store.selecting import (
     GROUP_COLUMN,
-    conjunction,
     is_reference,
     narrowed,
     order_of,
@@ -45,11 +45,12 @@ _TRACE_COLUMNS: Final = (
 )
 _ROOT_NOT_RECEIVED: Final = 2
 _SESSION_COLUMNS: Final = (
-    f't.session, count(*), sum(t.spans), sum(t.errors), {added_up("t.tokens")}, min(t.start), max(t."end"), {LASTED}'
+    f"t.session, count(*), sum(t.spans), sum(t.errors), {SQLITE.added_up('t.tokens')}, min(t.start),"
+    f' max(t."end"), {SQLITE.lasted}'
 )
 _USER_COLUMNS: Final = (
-    f"t.end_user, count(*), count(DISTINCT t.session), sum(t.spans), sum(t.errors), {added_up('t.tokens')},"
-    f" {added_up(TOOK)}, min(t.start), max(t.start)"
+    f"t.end_user, count(*), count(DISTINCT t.session), sum(t.spans), sum(t.errors), {SQLITE.added_up('t.tokens')},"
+    f" {SQLITE.added_up(SQLITE.took)}, min(t.start), max(t.start)"
 )
 NEWER_LIMIT: Final = 1000
 _MAX_NAME_CHARS: Final = 2000
@@ -275,7 +276,7 @@ def summary(connection: sqlite3.Connection, view: View, now: int) -> Summary:
     condition = traces_of(view, now)
     row = connection.execute(
         "SELECT count(*), count(DISTINCT t.end_user), count(DISTINCT t.session), coalesce(sum(t.spans), 0),"
-        f" coalesce(sum(t.errors), 0), {added_up('t.tokens')} FROM traces AS t WHERE {condition.sql}",
+        f" coalesce(sum(t.errors), 0), {SQLITE.added_up('t.tokens')} FROM traces AS t WHERE {condition.sql}",
         condition.parameters,
     ).fetchone()
     return Summary(*row)

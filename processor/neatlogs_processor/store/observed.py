@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from neatlogs_processor.core.text import fold
-from neatlogs_processor.query.conditions import MAX_PATH, Condition
+from neatlogs_processor.query.dialect import MAX_PATH, Condition, conjunction
 from neatlogs_processor.query.fields import STATUSES, Field, Kind
 from neatlogs_processor.query.filters import Scalar, reads_as_scalar
 from neatlogs_processor.query.results import Bucket, ValueCount
 from neatlogs_processor.query.text import render_value
 from neatlogs_processor.query.view import View
-from neatlogs_processor.store.selecting import conjunction, in_period, traces_of
+from neatlogs_processor.store.selecting import in_period, traces_of
 from neatlogs_processor.store.text import read_set
 
 # ruff: noqa: S608  # names and conditions are constants of this package, values are bound

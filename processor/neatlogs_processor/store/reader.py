@@ -15,7 +15,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from neatlogs_processor.errors import StoreUnavailableError
-from neatlogs_processor.query.conditions import Condition
+from neatlogs_processor.query.dialect import Condition, conjunction
 from neatlogs_processor.query.fields import Field
 from neatlogs_processor.query.results import (
     Bucket,
@@ -36,7 +36,7 @@ from neatlogs_processor.query.view import ALL_TIME, Tab, View
 from neatlogs_processor.store import coverage, details, lists, observed
 from neatlogs_processor.store.files import beside, open_reader
 from neatlogs_processor.store.places import GAP_SECONDS, Places
-from neatlogs_processor.store.selecting import conjunction, in_period
+from neatlogs_processor.store.selecting import in_period
 
 MAX_TURNS: Final = 1000
 """How many traces of a session are listed."""

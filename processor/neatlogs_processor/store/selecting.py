@@ -8,46 +8,17 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from neatlogs_processor.query.conditions import LASTED, Condition, added_up, of_group, of_trace
+from neatlogs_processor.query.conditions import grouped_numbers, of_group, of_trace
+from neatlogs_processor.query.dialect import Condition, Dialect, conjunction
 from neatlogs_processor.query.errors import QueryError
+from neatlogs_processor.query.sqlite_dialect import SQLITE
 from neatlogs_processor.query.view import Period, Tab, View
 
 _LATEST: Final = 2**63 - 1
 GROUP_COLUMN: Final = {Tab.SESSIONS: "t.session", Tab.USERS: "t.end_user"}
-
-_ORDERS: Final[dict[Tab, dict[str, str]]] = {
-    Tab.TRACES: {
-        "start": "t.start",
-        "duration": "t.duration",
-        "spans": "t.spans",
-        "errors": "t.errors",
-        "tokens": "t.tokens",
-    },
-    Tab.SESSIONS: {
-        "start": "min(t.start)",
-        "end": 'max(t."end")',
-        "duration": LASTED,
-        "traces": "count(*)",
-        "spans": "sum(t.spans)",
-        "errors": "sum(t.errors)",
-        "tokens": added_up("t.tokens"),
-    },
-    Tab.USERS: {
-        "last_seen": "max(t.start)",
-        "first_seen": "min(t.start)",
-        "traces": "count(*)",
-        "sessions": "count(DISTINCT t.session)",
-        "spans": "sum(t.spans)",
-        "errors": "sum(t.errors)",
-        "tokens": added_up("t.tokens"),
-        "end_user": "t.end_user",
-    },
-}
-_TIES: Final = {Tab.TRACES: "t.id", **GROUP_COLUMN}
 
 
 @dataclass(frozen=True)
@@ -63,30 +34,21 @@ class Selection:
         return (*self.where.parameters, *self.having.parameters)
 
 
-def conjunction(conditions: Iterable[Condition]) -> Condition:
-    """Return the condition that all of these hold; `1` for none."""
-    every = list(conditions)
-    return Condition(
-        " AND ".join(condition.sql for condition in every) or "1",
-        tuple(parameter for condition in every for parameter in condition.parameters),
-    )
-
-
 def in_period(view: View, now: int) -> Condition:
     """Return the condition that a trace starts within the view's period."""
     return Condition("t.start >= ? AND t.start < ?", view.period.bounds(now))
 
 
-def traces_of(view: View, now: int) -> Condition:
+def traces_of(view: View, now: int, dialect: Dialect = SQLITE) -> Condition:
     """Return the condition on a trace, whatever the view's tab."""
-    return conjunction([in_period(view, now), *(of_trace(filter_) for filter_ in view.filters)])
+    return conjunction([in_period(view, now), *(of_trace(filter_, dialect) for filter_ in view.filters)])
 
 
-def select(view: View, now: int) -> Selection:
+def select(view: View, now: int, dialect: Dialect = SQLITE) -> Selection:
     """Return the conditions of the list that the view's tab shows."""
     if view.tab not in GROUP_COLUMN:
-        return Selection(traces_of(view, now), Condition("1"))
-    grouped = [of_group(filter_, view.tab) for filter_ in view.filters]
+        return Selection(traces_of(view, now, dialect), Condition("1"))
+    grouped = [of_group(filter_, view.tab, dialect) for filter_ in view.filters]
     column = GROUP_COLUMN[view.tab]
     traces = [Condition(f"{column} IS NOT NULL"), in_period(view, now)]
     traces += [one.where for one in grouped if one.where is not None]
@@ -95,7 +57,8 @@ def select(view: View, now: int) -> Selection:
     for one in grouped:
         if one.any is not None:
             such = conjunction([*traces, one.any])
-            where.append(Condition(f"{column} IN (SELECT {column} FROM traces AS t WHERE {such.sql})", such.parameters))  # noqa: S608 - names of our own; values are bound
+            named = f"{column} IN (SELECT {column} FROM {dialect.traces} WHERE {such.sql})"  # noqa: S608  # names are ours
+            where.append(Condition(named, such.parameters))
     return Selection(conjunction(where), conjunction(one.having for one in grouped if one.having is not None))
 
 
@@ -120,9 +83,25 @@ class Order:
         return Condition(f"({self.expression}, {self.tie}) {sign} (?, ?)", (value, tie))
 
 
-def order_of(view: View) -> Order:
+def order_of(view: View, dialect: Dialect = SQLITE) -> Order:
     """Return the order of the view's list."""
-    return Order(_ORDERS[view.tab][view.order.key], _TIES[view.tab], view.order.descending)
+    tie = GROUP_COLUMN.get(view.tab, dialect.tie)
+    return Order(_sorted_by(view.tab, view.order.key, dialect), tie, view.order.descending)
+
+
+def _sorted_by(tab: Tab, key: str, dialect: Dialect) -> str:
+    """Return what a name of `view.SORTS` stands for."""
+    if tab is Tab.TRACES:
+        return f"t.{key}"
+    return {
+        "end": 'max(t."end")',
+        "traces": "count(*)",
+        "sessions": "count(DISTINCT t.session)",
+        "first_seen": "min(t.start)",
+        "last_seen": "max(t.start)",
+        "end_user": "t.end_user",
+        **grouped_numbers(tab, dialect),
+    }[key]
 
 
 def narrowed(view: View, now: int, place: tuple[Any, Any], *, backwards: bool = False) -> View:

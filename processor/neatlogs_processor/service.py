@@ -246,6 +246,14 @@ class Service:
             )
         return address
 
+    async def drain(self) -> None:
+        """Say everywhere that no more requests should be sent, and go on accepting them for `--drain-delay`."""
+        self._listening = False
+        self._grpc.drain()
+        if self._http is not None:
+            self._http.drain()
+        await asyncio.sleep(self._settings.drain_delay)
+
     async def stop(self) -> None:
         """Stop accepting, let requests in flight finish, then deliveries, close the queue and the upstream.
 
@@ -280,7 +288,8 @@ async def run(settings: Settings) -> None:
         if stopping.is_set():
             logger.warning("%s again: leaving now, requests in flight are lost", number.name)
             os._exit(128 + number)
-        logger.info("%s: finishing what is in flight (at most %g s)", number.name, settings.shutdown_timeout)
+        first = f"accepting for another {settings.drain_delay:g} s, then " if settings.drain_delay else ""
+        logger.info("%s: %sfinishing what is in flight (at most %g s)", number.name, first, settings.shutdown_timeout)
         stopping.set()
 
     loop = asyncio.get_running_loop()
@@ -290,6 +299,7 @@ async def run(settings: Settings) -> None:
     try:
         _welcome(settings, await service.start(), service.store_path)
         await stopping.wait()
+        await service.drain()
         loop.call_later(settings.shutdown_timeout + _LAST_SECONDS, _leave)
     finally:
         await service.stop()

@@ -67,10 +67,17 @@ class Settings(BaseModel):
         Meta(_RECEIVE, "LISTENERS", comma),
         "Listeners (grpc, http, admin) that other machines may reach although they have neither TLS nor keys.",
     )
+    drain_delay: Duration = setting(
+        0.0,
+        Meta(_RECEIVE, "DURATION", format_duration),
+        "How long requests are still accepted after SIGTERM or SIGINT, while /readyz and the health service already say"
+        " that none should be sent: longer than a load balancer takes to notice.",
+        ge=0,
+    )
     shutdown_timeout: Duration = setting(
         10.0,
         Meta(_RECEIVE, "DURATION", format_duration),
-        "How long requests in flight may take after SIGTERM or SIGINT.",
+        "How long requests in flight may take after SIGTERM or SIGINT, and after --drain-delay.",
         ge=0,
     )
 

@@ -53,18 +53,25 @@ class BoundedProtocol(H11Protocol):
         config: uvicorn's configuration.
         state: What the connections of one server share.
         limits: The limits.
+        draining: Whether a connection is to end with its next answer.
         refused: Called with a word where a connection is refused or ended for breaking a limit: `connections`,
             `header_time`, `header_size`, `not_http`, `not_reading`.
     """
 
     def __init__(
-        self, config: Config, state: ServerState, limits: ConnectionLimits, refused: Callable[[str], None]
+        self,
+        config: Config,
+        state: ServerState,
+        limits: ConnectionLimits,
+        refused: Callable[[str], None],
+        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(config, state, {})
         self.logger = _UNHEARD
         self.access_log = False
         self._limits = limits
         self._refused = refused
+        self._draining = draining
         self._guarded = self.app
         self.app = self._guard
         self._timer: asyncio.TimerHandle | None = None
@@ -90,7 +97,10 @@ class BoundedProtocol(H11Protocol):
         """Take bytes, and time the headers that they may be the beginning of."""
         if self.transport.is_closing():
             return
-        self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        headers = [(b"date", formatdate(usegmt=True).encode())]
+        if self._draining():
+            headers.append((b"connection", b"close"))
+        self.server_state.default_headers = headers
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
             if self._waiting_for_headers:

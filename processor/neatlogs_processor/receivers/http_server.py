@@ -62,6 +62,7 @@ class HttpServer:
         self._state = ServerState()
         self._bound: Bound | None = None
         self._servers: list[asyncio.Server] = []
+        self._draining = False
 
     def bind(self, address: ListenAddress) -> ListenAddress:
         """Take the address and return the one taken, with the port that was chosen where 0 was asked for.
@@ -84,12 +85,16 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         for one in self._bound.sockets:
             server = await loop.create_server(
-                lambda: BoundedProtocol(self._config, self._state, self._limits, self._refused),
+                lambda: BoundedProtocol(self._config, self._state, self._limits, self._refused, lambda: self._draining),
                 sock=one,
                 ssl=self._ssl,
                 ssl_handshake_timeout=self._limits.header_time if self._ssl else None,
             )
             self._servers.append(server)
+
+    def drain(self) -> None:
+        """End each connection with its next answer, so that clients connect elsewhere; new ones are still accepted."""
+        self._draining = True
 
     async def stop(self, grace: float) -> None:
         """Stop accepting, let requests in flight finish for `grace` seconds, then cancel them. May be called twice."""

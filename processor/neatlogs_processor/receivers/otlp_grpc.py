@@ -166,9 +166,13 @@ class OtlpGrpcReceiver:
         """Accept requests."""
         await self._server.start()
 
+    def drain(self) -> None:
+        """Let the health service say NOT_SERVING from now on; requests are still accepted."""
+        self._health.drain()
+
     async def stop(self, grace: float) -> None:
         """Stop accepting, let requests in flight finish for `grace` seconds, then cancel them."""
-        self._health.drain()
+        self.drain()
         await self._server.stop(grace)
 
     def _export(self, signal: Signal) -> Callable[[object, _Context], Awaitable[bytes]]:

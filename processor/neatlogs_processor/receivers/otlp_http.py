@@ -127,6 +127,10 @@ class OtlpHttpReceiver:
         """Accept requests."""
         await self._server.start()
 
+    def drain(self) -> None:
+        """End each connection with its next answer, so that clients connect elsewhere; new ones are still accepted."""
+        self._server.drain()
+
     async def stop(self, grace: float) -> None:
         """Stop accepting, let requests in flight finish for `grace` seconds, then cancel them."""
         await self._server.stop(grace)

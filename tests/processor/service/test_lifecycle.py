@@ -20,6 +20,7 @@ from support.spans import child, request, root
 from support.upstream import SERVICES, Reply, Upstream, export, refused
 
 ANY_PORT = ("--grpc-listen", "127.0.0.1:0")
+PROTOBUF = {"content-type": "application/x-protobuf"}
 # Tests end requests themselves; no timer does it for them on a busy machine.
 PATIENT = ("--upstream-timeout", "10m", *ANY_PORT)
 
@@ -126,6 +127,39 @@ async def test_a_request_that_cannot_be_broken_off_does_not_keep_it() -> None:
     assert finished.code == 1
     assert "was not acknowledged" in finished.stderr.splitlines()[-1]
     assert error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+
+
+async def test_after_a_signal_requests_are_accepted_for_the_drain_delay() -> None:
+    """Readiness and health turn at once, while new connections and requests are served until the delay is over."""
+    states = health_pb2.HealthCheckResponse
+    async with Upstream() as upstream:
+        flags = ("--upstream-endpoint", upstream.endpoint, *ANY_PORT)
+        async with program(*flags, "--drain-delay", "1h") as started:
+            address = await started.ready()
+            _, http, admin = re.findall(r"127\.0\.0\.1:\d+", await started.line("is ready"))[:3]
+            async with httpx.AsyncClient(trust_env=False, timeout=LIMIT) as client:
+                before = await client.get(f"http://{admin}/readyz")
+                kept = await client.post(f"http://{http}/v1/traces", content=request(root()), headers=PROTOBUF)
+                started.kill(signal.SIGTERM)
+                await started.line("accepting for another 3600 s")
+                after = await client.get(f"http://{admin}/readyz")
+                last = await client.post(f"http://{http}/v1/traces", content=request(root()), headers=PROTOBUF)
+            async with grpc.aio.insecure_channel(address) as channel:
+                asked = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            assert await export(address, request(root())) == b""
+            started.kill(signal.SIGTERM)
+            at_once = await started.end()
+        async with program(*flags, "--drain-delay", "1ms") as started:
+            await started.ready()
+            started.kill(signal.SIGTERM)
+            finished = await started.end()
+    assert (before.status_code, after.status_code) == (200, 503)
+    assert asked.status == states.NOT_SERVING
+    # A client that keeps its connection would be cut off when the delay is over; so it is told to open another one.
+    assert (kept.headers.get("connection"), last.headers["connection"]) == (None, "close")
+    assert len(upstream.received) == 3
+    assert at_once.code == 128 + signal.SIGTERM
+    assert finished.code == 0
 
 
 async def test_health_turns_not_serving_and_watchers_do_not_delay_the_end() -> None:

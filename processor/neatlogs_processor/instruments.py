@@ -65,10 +65,14 @@ class Gauges:
     """The operator's gauges."""
 
     def __init__(self) -> None:
+        self.ready = Gauge("ready", "1 while requests are taken, as /readyz says, else 0.")
         self.requests_in_flight = Gauge("requests_in_flight", "Requests that are being handled.")
+        self.requests_limit = Gauge("requests_in_flight_limit", "How many there may be: --max-concurrent-requests.")
         self.bytes_in_flight = Gauge("bytes_in_flight", "Bytes of requests that are being received or handled.")
+        self.bytes_limit = Gauge("bytes_in_flight_limit", "How many there may be: --max-bytes-in-flight.")
         self.queue_requests = Gauge("queue_waiting_requests", "Requests that wait in the durable queue.")
         self.queue_bytes = Gauge("queue_waiting_bytes", "Bytes of the requests that wait in the durable queue.")
+        self.queue_bytes_limit = Gauge("queue_bytes_limit", "How many may wait there: --queue-max-bytes.")
         self.queue_oldest_age = Gauge(
             "queue_oldest_age_seconds", "For how long the oldest request has waited in the durable queue."
         )
@@ -76,6 +80,9 @@ class Gauges:
         self.dead_letters = Gauge("queue_dead_letters", "Requests that the upstream refused for good, kept aside.")
         self.dead_letter_bytes = Gauge("queue_dead_letter_bytes", "Bytes of the requests that are kept aside.")
         self.store_bytes = Gauge("store_bytes", "Bytes of the store on the disk, its log included.")
+        self.store_bytes_limit = Gauge(
+            "store_bytes_limit", "Above this the oldest traces go, if there is such a limit: --store-max-size."
+        )
 
     def __iter__(self) -> Iterator[Gauge]:
         return iter(vars(self).values())

@@ -62,6 +62,7 @@ class Pipeline:
         self._explain = explain
         self._in_flight = 0
         telemetry.gauges.requests_in_flight.read = lambda: self._in_flight
+        telemetry.gauges.requests_limit.read = lambda: max_concurrent_requests
 
     async def handle(self, request: Request) -> bytes:
         """Enforce the rule on a request and deliver it.

@@ -127,6 +127,8 @@ class Service:
         # Where traces are received, with the real ports, once that is known.
         self._receiving: dict[str, ListenAddress] = {}
         telemetry.gauges.bytes_in_flight.read = lambda: self._bytes_in_flight.held
+        telemetry.gauges.bytes_limit.read = lambda: settings.max_bytes_in_flight
+        telemetry.gauges.ready.read = lambda: not self._not_ready()
         self._admin: AdminServer | None = None
         if settings.admin_listen is not None:
             self._admin = AdminServer(
@@ -168,6 +170,8 @@ class Service:
             telemetry=self.telemetry,
             chance=_chance,
         )
+        if settings.store_max_size is not None:
+            self.telemetry.gauges.store_bytes_limit.read = lambda: settings.store_max_size or 0
         self._store_required = upstream is None or settings.store_required
         if upstream is None:
             return self._store
@@ -191,6 +195,7 @@ class Service:
         queue, gauges = self._queue, self.telemetry.gauges
         gauges.queue_requests.read = lambda: queue.state.requests
         gauges.queue_bytes.read = lambda: queue.state.size
+        gauges.queue_bytes_limit.read = lambda: settings.queue_max_bytes
         gauges.queue_oldest_age.read = lambda: queue.state.oldest_age
         gauges.queue_full.read = lambda: queue.state.full
         gauges.dead_letters.read = lambda: queue.state.dead_requests

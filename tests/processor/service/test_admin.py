@@ -158,7 +158,9 @@ async def test_a_full_queue_is_not_ready(tmp_path: Path) -> None:
         found = await scrape(processor.admin)
         never.set()
     assert (ready.status_code, ready.text) == (503, "not ready: the queue is full\n")
+    assert found["ready",] == 0
     assert found["queue_full",] == 1
+    assert found["queue_bytes_limit",] == 2000
     assert found["queue_waiting_requests",] == 1
     assert found["queue_waiting_bytes",] > 400
     assert found["queue_oldest_age_seconds",] >= 0
@@ -211,6 +213,9 @@ async def test_requests_in_flight_are_seen() -> None:
         await delivery
         await until(lambda: processor.service.telemetry.gauges.requests_in_flight.read() == 0)
         after = await scrape(processor.admin)
+    assert during["ready",] == 1
+    assert during["requests_in_flight_limit",] == 100
+    assert during["bytes_in_flight_limit",] == 256 * 2**20
     assert during["requests_in_flight",] == 1
     assert during["bytes_in_flight",] >= len(body)
     assert after["requests_in_flight",] == after["bytes_in_flight",] == 0

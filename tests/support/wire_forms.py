@@ -28,6 +28,9 @@ KEYS: Final = (
     "Neatlogs.end_user.id",
     "service.name",
     "input.value",
+    "user.id",
+    "session.id",
+    "langfuse.trace.metadata.plan",
     "",
     "neatlogs.end_user." + "k" * 130,
 )
@@ -40,6 +43,7 @@ TEXTS: Final = (
     "\n\x14neatlogs.end_user.id\x12\x07\n\x05u_812",
     "checkout",
     '{"plan":"pro"}',
+    "a prompt that quotes user.id",
     "é\U0001f600 نص",
     "z" * 200,
 )

@@ -190,7 +190,7 @@ def usual_owner(buf: bytes, start: int, end: int) -> str | None:
         length, inner = _length(buf, pos + 1)
         after = inner + length
         key = usual_key(buf, inner)
-        text = _usual_string(buf, inner, after, key)
+        text = usual_string(buf, inner, after, key)
         if text is None or key in keys:
             return None
         keys.add(key)
@@ -231,7 +231,7 @@ def _value(buf: bytes, attribute: Found) -> tuple[str | None, bytes | None]:
     """The text an identity attribute stands for, and its new `KeyValue` bytes where it cannot stay as it stands."""
     _, _, start, end, key, plain = attribute
     if plain is None:
-        text = _usual_string(buf, start, end, key)
+        text = usual_string(buf, start, end, key)
         if text is not None:
             return text, None
     data = buf[start:end] if plain is None else plain
@@ -249,7 +249,7 @@ def _value(buf: bytes, attribute: Found) -> tuple[str | None, bytes | None]:
     return text, None if plain == buf[start:end] else plain
 
 
-def _usual_string(buf: bytes, start: int, end: int, key: bytes) -> str | None:
+def usual_string(buf: bytes, start: int, end: int, key: bytes) -> str | None:
     """The string value of an attribute of a usual shape: a short key and a string, in whichever order, and no more.
 
     The attribute has been walked before.

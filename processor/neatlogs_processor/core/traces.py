@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from neatlogs_processor.core.attributes import Found, encode_attribute, find_in, judge, read_key, usual_owner
+from neatlogs_processor.core.attributes import Found, encode_attribute, find_in, judge, usual_owner
 from neatlogs_processor.core.hopping import Held, hop_spans
+from neatlogs_processor.core.overrides import describe, service_name
 from neatlogs_processor.core.policy import (
     MAX_REPORTED_OVERRIDES,
     Counts,
@@ -26,8 +27,6 @@ from neatlogs_processor.core.policy import (
 from neatlogs_processor.core.regular_spans import AT_ONCE, Run, attributes_of, prove_regular
 from neatlogs_processor.core.schema import (
     END_USER_ID,
-    END_USER_METADATA,
-    END_USER_SOURCE,
     EVENT,
     LEN,
     LINK,
@@ -37,8 +36,6 @@ from neatlogs_processor.core.schema import (
     RESOURCE_SPANS_RESOURCE,
     RESOURCE_SPANS_SCOPE_SPANS,
     SCOPE,
-    SCOPE_NAME,
-    SERVICE_NAME,
     SPAN,
     SPAN_EVENTS,
     Message,
@@ -47,17 +44,15 @@ from neatlogs_processor.core.schema import (
 from neatlogs_processor.core.spans import (
     NO_HIT,
     Parts,
-    describe_span,
     find_namespace,
     scan_span,
 )
-from neatlogs_processor.core.strict import canonical, read_key_value
-from neatlogs_processor.core.wire import Editor, Field, encode_len, encode_varint, fields
+from neatlogs_processor.core.strict import canonical
+from neatlogs_processor.core.wire import Editor, Field, encode_len, fields
 from neatlogs_processor.errors import MalformedOtlpError
 
 _PLACES: Final = tuple(Place)
 _CHILD, _EVENT, _LINK, _SCOPE = range(len(_PLACES))
-_TEXT: Final = {key: key.decode() for key in (END_USER_ID, END_USER_METADATA, END_USER_SOURCE)}
 
 
 def enforce_traces(body: bytes, policy: EndUserPolicy) -> Enforced:
@@ -218,7 +213,7 @@ class _Enforcement:
             inner = Editor(plain)
             self._parts(inner, scan_span(plain, 0, len(plain), find_namespace(plain, 0)), 0, len(plain))
             # Once more, because the official writer puts fields of a wrong wire type behind what was just added.
-            _put(editor, header, start, end, canonical(SPAN, inner.result()))
+            editor.put(header, start, end, canonical(SPAN, inner.result()))
         else:
             mark = editor.open()
             self._parts(editor, parts, start, end)
@@ -239,7 +234,7 @@ class _Enforcement:
             self._report(_CHILD, attributes, buf, start, end)
         for number, tag, header, inner, after, plain in nested:
             if number == SPAN.attributes:
-                _put(editor, header, inner, after, plain)
+                editor.put(header, inner, after, plain)
                 continue
             message, place = (EVENT, _EVENT) if number == SPAN_EVENTS else (LINK, _LINK)
             cleared = self._clear(editor, message, [Field(number, LEN, tag, header, inner, after)])
@@ -257,7 +252,7 @@ class _Enforcement:
             if at not in identity.winners or key in taken:
                 editor.replace(tag, end)
             elif at in identity.rewritten:
-                _put(editor, header, start, end, identity.rewritten[at])
+                editor.put(header, start, end, identity.rewritten[at])
         return b"".join(encode_len(SPAN.attributes, encode_attribute(key, text)) for key, text in taken.items())
 
     def _clear(self, editor: Editor, message: Message, occurrences: list[Field]) -> _Cleared:
@@ -286,7 +281,7 @@ class _Enforcement:
         plain = canonical(message, buf[start:end])
         inner = Editor(plain)
         removed = _cut(inner, find_in(plain, message, 0, len(plain))[0])
-        _put(editor, first.header, first.start, first.end, inner.result())
+        editor.put(first.header, first.start, first.end, inner.result())
         for field in others:
             editor.replace(field.tag, field.end)
         return _Cleared(plain, 0, len(plain), removed)
@@ -304,24 +299,11 @@ class _Enforcement:
             self._not_reported += len(removed) - room
         if room == 0 or not removed:
             return
-        if place == _SCOPE:
-            trace_id = span_id = b""
-            name = _string_field(buf, start, end, SCOPE_NAME)
-        else:
-            trace_id, span_id, name = describe_span(buf, start, end)
-        service = self._service_name()
-        which = _PLACES[place]
-        # As NamedTuple itself does it, without the call in between: a small batch of overrides is mostly this line.
-        self._overrides += [
-            tuple.__new__(
-                Override, (trace_id, span_id, service, name, which, _TEXT.get(key) or key.decode("utf-8", "replace"))
-            )
-            for _, _, _, _, key, _ in removed[:room]
-        ]
+        self._overrides += describe(_PLACES[place], removed[:room], buf, start, end, self._service_name())
 
     def _service_name(self) -> str:
         if self._service is None:
-            self._service = _service_name(self._body, self._resources)
+            self._service = service_name(self._body, self._resources)
         return self._service
 
 
@@ -334,35 +316,5 @@ def _cut(editor: Editor, found: list[Found]) -> list[Found]:
             editor.replace(tag, end)
             removed.append(attribute)
         else:
-            _put(editor, header, start, end, plain)
+            editor.put(header, start, end, plain)
     return removed
-
-
-def _put(editor: Editor, header: int, start: int, end: int, payload: bytes) -> None:
-    """Give the LEN field whose length stands at `header` another payload, unless it is the same."""
-    if payload != editor.buf[start:end]:
-        editor.replace(header, end, encode_varint(len(payload)) + payload)
-
-
-def _string_field(buf: bytes, start: int, end: int, number: int) -> str:
-    """The last string of that field number in a message that has been walked before, or `""`."""
-    text = b""
-    for field in fields(buf, start, end, refuse_groups=True):
-        if field.number == number and field.wire_type == LEN:
-            text = buf[field.start : field.end]
-    return text.decode("utf-8", "replace")
-
-
-def _service_name(body: bytes, resources: list[Field]) -> str:
-    """The resource's `service.name`, or `""` where it has none that is a string, or cannot be read."""
-    try:
-        for resource in resources:
-            for field in fields(body, resource.start, resource.end, refuse_groups=True):
-                if field.number == RESOURCE.attributes and body.find(SERVICE_NAME, field.start, field.end) >= 0:
-                    key, _ = read_key(body, field.start, field.end)
-                    if key == SERVICE_NAME:
-                        return read_key_value(body[field.start : field.end]).value.string_value
-    except MalformedOtlpError:
-        # A name is not worth a refusal: without identity attributes nobody asks a resource to be readable.
-        return ""
-    return ""

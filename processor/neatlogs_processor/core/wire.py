@@ -198,6 +198,14 @@ class Editor:
         self._edits.append((start, end, replacement))
         self.growth += len(replacement) - (end - start)
 
+    def put(self, header: int, start: int, end: int, payload: bytes) -> None:
+        """Give the LEN field whose length stands at `header`, and whose payload is `buf[start:end]`, another payload.
+
+        Nothing is edited where it is the same.
+        """
+        if payload != self.buf[start:end]:
+            self.replace(header, end, encode_varint(len(payload)) + payload)
+
     def open(self) -> tuple[int, int]:
         """Begin a container. Returns a mark for `close`."""
         self._edits.append(_UNCHANGED)

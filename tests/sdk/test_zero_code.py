@@ -132,6 +132,65 @@ def test_it_can_be_switched_off(tmp_path: Path, sink) -> None:
     assert named(sink) == {"job": None, "step": None}
 
 
+def test_everything_can_be_switched_off(tmp_path: Path, sink) -> None:
+    """`*` is how OpenTelemetry writes that no instrumentation is wanted, and this is one."""
+    env = {"NEATLOGS_END_USER_ID": "u_812", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "*"}
+    run(tmp_path, APPLICATION, sink, INSTRUMENT, env=env)
+    assert named(sink) == {"job": None, "step": None}
+
+
+def test_an_instrumentation_that_fails_costs_nobody_the_end_user(tmp_path: Path, sink) -> None:
+    """OpenTelemetry gives up at the first instrumentation that raises; this package had its turn before them all."""
+    broken = tmp_path / "broken-1.0.dist-info"
+    broken.mkdir()
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n", encoding="utf-8")
+    (broken / "entry_points.txt").write_text(
+        "[opentelemetry_instrumentor]\nbroken = broken:Instrumentor\n", encoding="utf-8"
+    )
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no')\n", encoding="utf-8")
+    env = {"NEATLOGS_END_USER_ID": "u_812", "PYTHONPATH": str(tmp_path)}
+    said = run(tmp_path, APPLICATION, sink, INSTRUMENT, env=env)
+    assert "Instrumenting of broken failed" in said
+    assert named(sink) == {"job": "u_812", "step": None}
+
+
+BEHIND_A_GATEWAY = f"""
+from opentelemetry import trace
+from opentelemetry.propagate import extract
+
+incoming = extract({{"traceparent": "00-{"a" * 32}-{"b" * 16}-01"}})
+with trace.get_tracer("web").start_as_current_span("GET /", context=incoming):
+    with trace.get_tracer("web").start_as_current_span("handler"):
+        pass
+"""
+
+
+@pytest.mark.parametrize(("roots", "end_user"), [("entry", "u_812"), ("trace", None), (" ", None)])
+def test_a_variable_says_which_spans_count_as_roots(tmp_path: Path, sink, roots: str, end_user: str | None) -> None:
+    """A service behind a gateway that starts the traces needs no line of code either: `NEATLOGS_ROOTS=entry`."""
+    env = {"NEATLOGS_END_USER_ID": "u_812", "NEATLOGS_ROOTS": roots}
+    said = run(tmp_path, BEHIND_A_GATEWAY, sink, INSTRUMENT, env=env)
+    assert named(sink) == {"GET /": end_user, "handler": None}
+    assert "NEATLOGS_ROOTS" not in said
+
+
+def test_roots_that_are_not_known_cost_one_warning(tmp_path: Path, sink) -> None:
+    """The default counts then, and standard error says so once, however often the package has its turn."""
+    env = {"NEATLOGS_END_USER_ID": "u_812", "NEATLOGS_ROOTS": "gateway"}
+    said = run(tmp_path, BEHIND_A_GATEWAY, sink, INSTRUMENT, env=env)
+    assert named(sink) == {"GET /": None, "handler": None}
+    assert said.count('NEATLOGS_ROOTS is neither "trace" nor "entry"') == 1
+
+
+def test_the_configuration_file_says_more_than_the_variable(tmp_path: Path, sink) -> None:
+    """What the file says of roots counts, whichever of the two has its turn first."""
+    file = tmp_path / "otel.yaml"
+    file.write_text(CONFIGURATION.format(endpoint=sink.http_endpoint, options="{roots: entry}"), encoding="utf-8")
+    env = {"OTEL_CONFIG_FILE": str(file), "NEATLOGS_END_USER_ID": "u_812", "NEATLOGS_ROOTS": "trace"}
+    run(tmp_path, BEHIND_A_GATEWAY, sink, INSTRUMENT, env=env)
+    assert named(sink) == {"GET /": "u_812", "handler": None}
+
+
 def test_the_configuration_file_adds_the_end_user(tmp_path: Path, sink) -> None:
     """A declarative configuration file that names it under its instrumentations needs no line in the application."""
     file = tmp_path / "otel.yaml"
@@ -167,7 +226,7 @@ def instrumentor() -> EndUserInstrumentor:
     return EndUserInstrumentor()
 
 
-def ours_on(provider: TracerProvider) -> list[object]:
+def ours_on(provider: TracerProvider) -> list[EndUserSpanProcessor]:
     return [processor for processor in span_processors(provider) if isinstance(processor, EndUserSpanProcessor)]
 
 
@@ -179,6 +238,25 @@ def test_it_is_added_once(instrumentor: EndUserInstrumentor) -> None:
     EndUserInstrumentor().instrument(tracer_provider=provider)
     assert len(ours_on(provider)) == 1
     assert instrumentor.is_instrumented_by_opentelemetry
+
+
+def test_roots_may_be_said_later(instrumentor: EndUserInstrumentor) -> None:
+    """The one span processor that it has added follows the configuration file, which may be read after it."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    instrumentor.instrument(tracer_provider=provider)
+    instrumentor.instrument(tracer_provider=provider, roots="entry")
+    instrumentor.instrument(tracer_provider=provider)
+    (ours,) = ours_on(provider)
+    assert ours._entry
+
+
+def test_one_that_the_application_has_added_stays_as_it_is(instrumentor: EndUserInstrumentor) -> None:
+    """Who added a span processor in code has said there which spans count as roots."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(EndUserSpanProcessor())
+    instrumentor.instrument(tracer_provider=provider, roots="entry")
+    (ours,) = ours_on(provider)
+    assert not ours._entry
 
 
 def test_options_that_cannot_be_used_are_said(instrumentor: EndUserInstrumentor, said) -> None:

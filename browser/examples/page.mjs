@@ -3,8 +3,9 @@
 //   make run             # the processor, in one terminal; it lets http://localhost:5173 send (--cors-origins)
 //   make page-example    # this, in another; then open http://localhost:5173
 //
-// With --visit it opens the page itself, in a chromium without a window, plays one visit and ends. --port and --endpoint
-// (the processor's OTLP/HTTP, as the page reaches it) say otherwise than http://localhost:5173 and http://localhost:4318.
+// With --visit it opens the page itself, in a chromium without a window, plays one visit and ends. --port says otherwise
+// than http://localhost:5173. --endpoint is the processor's OTLP/HTTP, as the page reaches it; by default it follows
+// NEATLOGS_ENDPOINT and OTEL_EXPORTER_OTLP_ENDPOINT, as the server does, else it is http://localhost:4318.
 import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
@@ -13,11 +14,12 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { context, propagation, ROOT_CONTEXT } from "@opentelemetry/api";
 import { init, shutdown, trace } from "neatlogs-otel";
+import { otlpHttp } from "./otlp_http.mjs";
 
 const { values: options } = parseArgs({
   options: {
     port: { type: "string", default: "5173" },
-    endpoint: { type: "string", default: "http://localhost:4318" },
+    endpoint: { type: "string", default: otlpHttp(process.env) },
     visit: { type: "boolean", default: false },
   },
 });

@@ -59,9 +59,21 @@ class OpenRoot:
     """
 
     __slots__ = (
-        "__weakref__", "_auto_session", "_claims", "_default", "_lock", "_sessions", "_span", "_stamped", "is_root",
-        "name", "span_id", "standing", "takes_identity", "trace_id",
-    )  # fmt: skip
+        "__weakref__",
+        "_auto_session",
+        "_claims",
+        "_default",
+        "_lock",
+        "_sessions",
+        "_span",
+        "_stamped",
+        "is_root",
+        "name",
+        "span_id",
+        "standing",
+        "takes_identity",
+        "trace_id",
+    )
 
     def __init__(
         self, span: Span, *, is_root: bool, takes_identity: bool, forget: Callable[[object], None] | None = None

@@ -71,8 +71,12 @@ def call_from_python(endpoint: str, url: str, user: str) -> str:
     """Call a service inside a trace that Python opened for an end user; returns what Python logged."""
     done = subprocess.run(
         [sys.executable, str(CALLER), endpoint, url, user],
-        env=clean_environment(), capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr
 

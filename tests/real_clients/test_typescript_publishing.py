@@ -27,8 +27,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("consumer")
     subprocess.run(
         [shutil.which("npm") or "npm", "pack", "--ignore-scripts", "--pack-destination", str(home)],
-        cwd=PACKAGE, check=True, timeout=100, capture_output=True,
-    )  # fmt: skip
+        cwd=PACKAGE,
+        check=True,
+        timeout=100,
+        capture_output=True,
+    )
     (archive,) = home.glob("*.tgz")
     packages = home / "node_modules"
     packages.mkdir()

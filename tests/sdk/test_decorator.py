@@ -161,8 +161,11 @@ def test_methods(recorded) -> None:
         "t1",
     )
     assert [recorded.id_of(f"Bot.{name}") for name in ("method", "static", "inner_class", "outer_class")] == [
-        "t1-a", "b", "c", "d",
-    ]  # fmt: skip
+        "t1-a",
+        "b",
+        "c",
+        "d",
+    ]
     assert json.loads(str((recorded.named("Bot.method").attributes or {})["input.value"])) == {"user": "a"}
 
 

@@ -71,10 +71,30 @@ def everything(value: object) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [Hostile(), HostileDict(a=1), {"a": Hostile()}, {Hostile: 1}, [Hostile()], object, print, b"\xff", 1j, ..., -1, 1.5,
-     "\ud800", "\x00", lambda: Hostile(), lambda *_: 1 / 0, lambda: {"a": {1, 2}}, range(3), type, Exception("x")],
+    [
+        Hostile(),
+        HostileDict(a=1),
+        {"a": Hostile()},
+        {Hostile: 1},
+        [Hostile()],
+        object,
+        print,
+        b"\xff",
+        1j,
+        ...,
+        -1,
+        1.5,
+        "\ud800",
+        "\x00",
+        lambda: Hostile(),
+        lambda *_: 1 / 0,
+        lambda: {"a": {1, 2}},
+        range(3),
+        type,
+        Exception("x"),
+    ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_no_value_raises(recorded, value) -> None:
     """Whatever is passed to whatever argument, nothing of ours raises, and every span is there."""
     everything(value)

@@ -70,7 +70,7 @@ def only(one: ReadableSpan, **settings: Any) -> ReadableSpan:
         ({SOURCE: 5, "neatlogs.end_user": {"id": "x"}}, {}),
         ({"quoted": '"neatlogs.end_user.id": "x"', "nested": {ID: "x"}}, None),
     ],
-)  # fmt: skip
+)
 def test_root_attributes(given_, left) -> None:
     """On a root, text stays; an int id and a mapping become text; other values of the namespace are left out."""
     before = span({**given_, "other": 1})
@@ -249,9 +249,15 @@ def test_it_is_an_exporter() -> None:
 
 
 values = st.one_of(
-    st.text(max_size=5), st.integers(-5, 5), st.booleans(), st.floats(), st.binary(max_size=3), st.none(),
-    st.lists(st.text(max_size=2), max_size=2), st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
-)  # fmt: skip
+    st.text(max_size=5),
+    st.integers(-5, 5),
+    st.booleans(),
+    st.floats(),
+    st.binary(max_size=3),
+    st.none(),
+    st.lists(st.text(max_size=2), max_size=2),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
+)
 attribute_keys = st.sampled_from(
     [ID, METADATA, SOURCE, "neatlogs.end_user", "neatlogs.end_user.x", "neatlogs.end_users", "x"]
 )

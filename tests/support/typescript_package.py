@@ -40,8 +40,12 @@ def built_package() -> str:
         if not (PACKAGE / "node_modules" / ".package-lock.json").exists():
             done = subprocess.run(
                 [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                cwd=PACKAGE, capture_output=True, text=True, timeout=500, check=False,
-            )  # fmt: skip
+                cwd=PACKAGE,
+                capture_output=True,
+                text=True,
+                timeout=500,
+                check=False,
+            )
             if done.returncode:
                 raise NodeMissingError(f"npm could not install the packages of browser/: {done.stderr[-300:]}")
         stamp, wanted = cache / "browser.sources", _fingerprint()
@@ -64,8 +68,12 @@ def run_node_program(name: str, *arguments: str, variables: Mapping[str, str] | 
     done = subprocess.run(
         [built_package(), str(PROGRAMS / name), *arguments],
         env=clean_environment() | dict(variables or {}),
-        input=text, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -77,8 +85,10 @@ def node_service(*arguments: str) -> Iterator[str]:
         [built_package(), str(PROGRAMS / "service.mjs"), *arguments],
         # Batches leave soon: some tests wait for them while the service runs.
         env=clean_environment() | {"OTEL_BSP_SCHEDULE_DELAY": "100"},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     try:

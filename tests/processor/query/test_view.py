@@ -110,11 +110,13 @@ def test_what_changes_the_list_begins_at_its_first_row() -> None:
         (View(period=Period(last=HOUR)), "Traces of the last hour"),
         (View(period=Period(last=HOUR // 4)), "Traces of the last 15 minutes"),
         (View(period=Period(last=HOUR // 7200)), "Traces of the last 500ms"),
-        (View(Tab.USERS, parse("end_user ~ a and -session"), ALL_TIME),
-         "End users whose end user contains “a” and session is not set, of all time"),
+        (
+            View(Tab.USERS, parse("end_user ~ a and -session"), ALL_TIME),
+            "End users whose end user contains “a” and session is not set, of all time",
+        ),
         (View(period=Period(start=0, end=24 * HOUR)), "Traces since 1970-01-01 and before 1970-01-02"),
     ],
-)  # fmt: skip
+)
 def test_a_view_reads_as_a_sentence(view: View, sentence: str) -> None:
     """A page can say in English what it shows."""
     assert view.sentence == sentence

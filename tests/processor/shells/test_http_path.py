@@ -188,11 +188,15 @@ POST = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-prot
         ({"http_min_body_rate": 1_000_000_000, "body_timeout": "5500ms"}, POST + b"content-length: 5\r\n\r\nx", 503),
         ({"max_message_size": 10}, POST + b"content-length: 11\r\nconnection: close\r\n\r\n" + b"x" * 11, 413),
         ({"http_idle_timeout": "100ms"}, POST + b"content-length: 0\r\n\r\n", 200),
-        ({"max_json_depth": 8}, b"POST /v1/traces HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: "
-         b"application/json\r\ncontent-length: 24\r\n\r\n" + b'{"x":[[[[[[[[]]]]]]]]}  ', 400),
+        (
+            {"max_json_depth": 8},
+            b"POST /v1/traces HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: "
+            b"application/json\r\ncontent-length: 24\r\n\r\n" + b'{"x":[[[[[[[[]]]]]]]]}  ',
+            400,
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)  # fmt: skip
+)
 async def test_every_limit_has_its_flag(flags: dict[str, Any], sent: bytes, status: int) -> None:
     """Each limit of the HTTP listener is set by the setting that is named for it."""
     async with running(console=True, **flags) as processor:

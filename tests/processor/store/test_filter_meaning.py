@@ -164,8 +164,16 @@ def test_end_users_are_filtered_exactly_like_workflows(
 )
 def test_json_types_of_metadata_are_respected(tmp_path: Path, condition: str, selected: set[str]) -> None:
     """Unquoted numbers and words match the JSON value and the text, quoted text matches text, "is not" the missing."""
-    values = {"number": 1, "float": 1.0, "text": "1", "true": True, "true text": "true", "null": None,
-              "null text": "null", "list": [1]}  # fmt: skip
+    values = {
+        "number": 1,
+        "float": 1.0,
+        "text": "1",
+        "true": True,
+        "true text": "true",
+        "null": None,
+        "null text": "null",
+        "list": [1],
+    }
     traces = [Stored(number, name, {"n": value}) for number, (name, value) in enumerate(values.items())]
     traces += [Stored(90, "missing", {"m": 1}), Stored(91, "nothing")]
     with store(tmp_path / "traces.db", traces) as reader:

@@ -119,9 +119,13 @@ def test_a_root_that_states_no_start_comes_last(tmp_path: Path) -> None:
 def test_an_entry_span_outranks_a_root(tmp_path: Path, entry_first: bool) -> None:
     """With entry services a root from elsewhere, even an earlier one, does not decide who the end user is."""
     entry = sent(
-        5, parent_span_id=b"\x01" * 8, flags=0x300, name="POST /chat", attributes={"neatlogs.end_user.id": "alice"},
+        5,
+        parent_span_id=b"\x01" * 8,
+        flags=0x300,
+        name="POST /chat",
+        attributes={"neatlogs.end_user.id": "alice"},
         resource={"service.name": ENTRY_SERVICE},
-    )  # fmt: skip
+    )
     forged = sent(1, start_time_unix_nano=1, attributes={"neatlogs.end_user.id": "mallory"})
     arriving = (entry, forged) if entry_first else (forged, entry)
     found = rollup(tmp_path, *arriving, policy=POLICIES[1])

@@ -17,6 +17,7 @@ NAMESPACE: Final = b"neatlogs.end_user"
 END_USER_ID: Final = b"neatlogs.end_user.id"
 END_USER_METADATA: Final = b"neatlogs.end_user.metadata"
 END_USER_SOURCE: Final = b"neatlogs.end_user.source"
+SESSION_ID: Final = b"neatlogs.session.id"
 SOURCE_RESOURCE: Final = "resource"
 SERVICE_NAME: Final = b"service.name"
 
@@ -55,6 +56,7 @@ SPAN_TRACE_ID: Final = 1
 SPAN_SPAN_ID: Final = 2
 SPAN_PARENT_SPAN_ID: Final = 4
 SPAN_NAME: Final = 5
+SPAN_START: Final = 7
 SPAN_EVENTS: Final = 11
 SPAN_LINKS: Final = 13
 SPAN_FLAGS: Final = 16

@@ -186,7 +186,13 @@ def _handler(engine: _Engine) -> type[BaseHTTPRequestHandler]:
 
 def _decompress(body: bytes, encoding: str) -> bytes:
     if encoding == "lz4":
-        return bytes(lz4.frame.decompress(body))
+        parts = []
+        # Clients compress each block for itself.
+        while body:
+            frame = lz4.frame.LZ4FrameDecompressor()
+            parts.append(frame.decompress(body))
+            body = frame.unused_data or b""
+        return b"".join(parts)
     assert encoding in ("", "identity"), encoding
     return body
 

@@ -1,7 +1,8 @@
 """The shim's own export: one span processor that stays on a provider, whatever it exports to.
 
 A provider's resource cannot be changed and other exporters must see what they always saw. So what `init()` adds (the
-resource attributes, the mask) is added here, to the copies of spans that our own exporter sends.
+resource attributes, the mask) is added here, to the copies of spans that our own exporter sends. So is what keeps
+identity from leaving that was set by hand, on spans, their parts and resources, where pseudonyms are to leave.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from opentelemetry.trace import Link, Status
 from neatlogs_otel import conventions
 from neatlogs_otel._capture import Mask, masked
 from neatlogs_otel._edited_span import EditedSpan, bounded
+from neatlogs_otel._leaving import leaving
 from neatlogs_otel._warnings import shown
 
 STATUS_DESCRIPTION: Final = "otel.status_description"
@@ -49,7 +51,8 @@ class AddingExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export edited copies; the spans themselves are left alone."""
         try:
-            result = self._exporter.export([self._edited(span) for span in spans])
+            allowed = leaving()
+            result = self._exporter.export([self._edited(allowed.span(span)) for span in spans])
         except Exception:
             self.failures += 1
             raise  # The batch processor logs it, with its traceback.

@@ -19,6 +19,7 @@ from neatlogs_otel._identity import (
     Identified,
     resolve,
 )
+from neatlogs_otel._leaving import leaving
 from neatlogs_otel._process_default import ProcessDefault, auto_session_id
 from neatlogs_otel._warnings import shown, warn_once
 
@@ -197,15 +198,16 @@ class OpenRoot:
     def _stamp(self, span: Span) -> None:
         """Write what the claims come to, as far as the span does not say it yet."""
         resolved = resolve(*(claim for _, claim in sorted(self._claims.items(), reverse=True)), place=shown(self.name))
-        resolved = self._within_limit(span, resolved)
-        self.standing = resolved
+        leaves = None if resolved is None else leaving().of(resolved)
+        left = self._within_limit(span, leaves)
+        self.standing = _standing(resolved, leaves, left)
         attributes = _attributes(span)
         wanted: dict[str, AttributeValue] = {}
-        session = self._session(resolved, attributes)
+        session = self._session(left, attributes)
         if session is not None:
             wanted[conventions.SESSION_ID] = session
-        if resolved is not None:
-            wanted.update(self._refusal(resolved, attributes) if resolved.refused else _written(resolved, attributes))
+        if left is not None:
+            wanted.update(self._refusal(left, attributes) if left.refused else _written(left, attributes))
         for key, value in wanted.items():
             if attributes.get(key) != value:
                 span.set_attribute(key, value)
@@ -214,14 +216,14 @@ class OpenRoot:
     def _refusal(self, refused: EndUser, attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
         """What covers an identity that stands on the span, or would come from its resource; nothing where none does."""
         nobody: AttributeValue
+        metadata = {conventions.END_USER_METADATA: "{}"} if conventions.END_USER_METADATA in attributes else {}
         if RANK["resource"] in self._claims:
             # An empty id would not keep a default on the resource away; a value that is no string at all does.
             nobody = False
         elif conventions.END_USER_ID in attributes:
             nobody = ""
         else:
-            return {}
-        metadata = {conventions.END_USER_METADATA: "{}"} if conventions.END_USER_METADATA in attributes else {}
+            return {**metadata}
         return {**metadata, conventions.END_USER_SOURCE: refused.source, conventions.END_USER_ID: nobody}
 
     def _session(self, resolved: EndUser | None, attributes: Mapping[str, Any]) -> str | None:
@@ -270,6 +272,19 @@ class OpenRoot:
             span.set_attribute(conventions.TAGS, both)
 
 
+def _standing(resolved: EndUser | None, leaves: EndUser | None, left: EndUser | None) -> EndUser | None:
+    """The end user as the application knows it, which goes on with the id that it gave, pseudonym or not.
+
+    Args:
+        resolved: What the claims come to.
+        leaves: What of it may leave the process.
+        left: What of that the span's limits let through.
+    """
+    if resolved is None or left is None or left is leaves:
+        return resolved
+    return left if left.refused else EndUser(resolved.id, None, resolved.source)
+
+
 def _attributes(span: Any) -> Mapping[str, Any]:
     found: Mapping[str, Any] | None = getattr(span, "attributes", None)
     return found if found is not None else {}
@@ -282,7 +297,7 @@ def _written(end_user: EndUser, attributes: Mapping[str, Any]) -> dict[str, Attr
         written[conventions.END_USER_METADATA] = end_user.metadata_json
     elif conventions.END_USER_METADATA in attributes:
         written[conventions.END_USER_METADATA] = "{}"  # OpenTelemetry cannot delete an attribute.
-    if end_user.source:
+    if end_user.source and (end_user.id is not None or end_user.metadata_json is not None):
         written[conventions.END_USER_SOURCE] = end_user.source
     if end_user.id is not None:
         written[conventions.END_USER_ID] = end_user.id

@@ -27,6 +27,7 @@ from neatlogs_otel._identity import (
     encode_session,
     end_user_from,
 )
+from neatlogs_otel._leaving import chosen, set_leaving
 from neatlogs_otel._otlp import make_exporter, sends_to_same_place, span_processors
 from neatlogs_otel._process_default import ProcessDefault, environment_default, set_process_default
 from neatlogs_otel._provider import records_nothing, tracer_provider
@@ -77,6 +78,8 @@ def init(
     roots: Roots = "trace",
     protocol: Literal["grpc", "http/protobuf"] | None = None,
     headers: Mapping[str, str] | None = None,
+    pseudonymize_key_file: str | os.PathLike[str] | None = None,
+    metadata_allow: str | Iterable[str] | None = None,
 ) -> TracerProvider:
     """Sets up tracing for this process: the end user by default, and export.
 
@@ -119,15 +122,20 @@ def init(
         protocol: `grpc` or `http/protobuf`. Default: the standard variables, then by the endpoint (port 4318 or a
             path: http/protobuf).
         headers: Sent with every export, wherever it goes.
+        pseudonymize_key_file: A file of keys, one a line (`key-id secret`). Ids then leave this process as pseudonyms
+            that the first key makes; here they stay what they are. Default: `NEATLOGS_PSEUDONYMIZE_KEY_FILE`.
+        metadata_allow: Which keys of metadata leave: strings, or one string with commas. `company.size` is a path too,
+            `*` is everything. Default: `NEATLOGS_METADATA_ALLOW`, then none with a key file, else everything.
 
     Returns:
         The `TracerProvider` in use, for instrumentations that take one.
 
     Raises:
         TypeError: An argument has a type that can never work.
-        ValueError: `endpoint`, `protocol`, `roots`, `api_key` or `headers` can never work. Nothing was changed. What is
-            wrong in an environment variable is logged instead, and nothing is exported; bad identity is refused with
-            a warning.
+        ValueError: `endpoint`, `protocol`, `roots`, `api_key` or `headers` can never work, or the file of
+            `pseudonymize_key_file` cannot be used. Nothing was changed. What is wrong in an environment variable is
+            logged instead, and nothing is exported, or where it is the key file, no end user; bad identity is refused
+            with a warning.
     """
     check_texts(api_key=api_key, workflow_name=workflow_name, endpoint=endpoint, project=project, protocol=protocol)
     if roots not in ("trace", "entry"):
@@ -137,6 +145,7 @@ def init(
     sent_headers = checked_headers(headers)
     key = checked_api_key(api_key)
     target = destination(endpoint, protocol) if export else None
+    allowed = chosen(pseudonymize_key_file, metadata_allow, os.environ)
 
     default = ProcessDefault(
         end_user_from("init", end_user_id, end_user_metadata, place="init()"),
@@ -145,6 +154,7 @@ def init(
     )
     resource = resource_attributes(user_id, workflow_name, project, tags)
     with _lock:
+        set_leaving(allowed)
         set_process_default(default.over(environment_default(os.environ)))
         attached = _attach(resource, roots)
         if attached is None:

@@ -13,6 +13,7 @@ from opentelemetry.trace import Link
 
 from neatlogs_otel import conventions
 from neatlogs_otel._edited_span import EditedSpan, bounded
+from neatlogs_otel._leaving import leaving
 from neatlogs_otel._warnings import shown, warn_once
 from neatlogs_otel.conventions import END_USER_ID, END_USER_METADATA, END_USER_SOURCE, is_identity_key
 
@@ -30,8 +31,9 @@ class EndUserSpanExporter(SpanExporter):
 
     Identity attributes of child spans, events, links and instrumentation scopes are left out (counted, and logged once
     per place); identity on the resource is a default and goes to root spans without an end user; an int id becomes
-    text, metadata that is a mapping becomes JSON, and other values that are no text are left out. All else passes as
-    it is: a span that needs no change is passed on as the same object, and no span is changed for other exporters.
+    text, metadata that is a mapping becomes JSON, and other values that are no text are left out. Where pseudonyms are
+    asked for (see `init()`), no id leaves as it is. All else passes as it is: a span that needs no change is passed on
+    as the same object, and no span is changed for other exporters.
 
     Args:
         exporter: The exporter that gets the spans.
@@ -58,8 +60,10 @@ class EndUserSpanExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export the spans after the rule."""
-        batch = _Batch()
-        return self._exporter.export([batch.enforced(span, owns=self._owns_identity(span)) for span in spans])
+        batch, allowed = _Batch(), leaving()
+        return self._exporter.export(
+            [allowed.span(batch.enforced(span, owns=self._owns_identity(span))) for span in spans]
+        )
 
     def shutdown(self) -> None:
         """Shut the wrapped exporter down."""

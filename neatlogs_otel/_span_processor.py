@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from neatlogs_otel import _registry
 from neatlogs_otel._declaring import declaration_in
 from neatlogs_otel._identity import identified
+from neatlogs_otel._leaving import leaving
 from neatlogs_otel._process_default import process_default
 from neatlogs_otel._warnings import shown, warn_once
 
@@ -64,6 +65,7 @@ class EndUserSpanProcessor(SpanProcessor):
         if root.takes_identity:
             for witness in tuple(witnesses):
                 witness(span)
+            _warn_of_raw_identity(span)
         if root.missing(span.attributes or {}):
             warn_once(
                 "identity_evicted",
@@ -99,3 +101,17 @@ class EndUserSpanProcessor(SpanProcessor):
         if block is not None:
             block.take()
         root.start(declaration_in(parent_context), block, process_default())
+
+
+def _warn_of_raw_identity(span: ReadableSpan) -> None:
+    """Say so where a span has ended with identity that may not leave: an attribute set by hand since its start."""
+    attributes = span.attributes or {}
+    if leaving().attributes(attributes) is not attributes:
+        warn_once(
+            "raw_identity",
+            span.name,
+            "Span %s has identity attributes that were set by hand and may not leave like this. Exporters of "
+            "neatlogs_otel and the processor see to it; another exporter sends them as they are. Call set_end_user() "
+            "instead.",
+            shown(span.name),
+        )

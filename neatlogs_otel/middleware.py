@@ -25,6 +25,7 @@ from opentelemetry import trace as trace_api
 
 from neatlogs_otel._declaring import current_identity, name_here
 from neatlogs_otel._identity import EndUser, Served, Source, encode_session, finished
+from neatlogs_otel._leaving import leaving
 from neatlogs_otel._open_root import Declaration
 from neatlogs_otel._warnings import warn_once
 from neatlogs_otel.conventions import RefusedError
@@ -159,7 +160,7 @@ def celery_task(get_end_user: Callable[[Any, Any, Any], object] | None = None) -
     Args:
         get_end_user: Called with the task, its arguments and its keyword arguments. Default: the end user who is served
             where the task is published (in any process that has called this function) travels in the message, in the
-            header `TASK_HEADER`: so it is stored where your messages are.
+            header `TASK_HEADER`: so it is stored where your messages are (as a pseudonym, where those are asked for).
 
     Raises:
         TypeError: `get_end_user` cannot be called.
@@ -293,12 +294,14 @@ def _carry(headers: Any = None, **_: Any) -> None:
         if not isinstance(headers, dict) or TASK_HEADER in headers or (end_user is None and session_id is None):
             return
         carried: dict[str, object] = {}
-        if end_user is not None:
-            carried["end_user_id"] = end_user.id
-            carried["end_user_metadata"] = end_user.metadata or None
+        allowed = None if end_user is None else leaving().of(end_user)
+        if allowed is not None and allowed.id is not None:
+            carried["end_user_id"] = allowed.id
+            carried["end_user_metadata"] = allowed.metadata or None
         if session_id is not None:
             carried["session_id"] = session_id
-        headers[TASK_HEADER] = json.dumps(carried)
+        if carried:
+            headers[TASK_HEADER] = json.dumps(carried)
     except Exception as error:  # noqa: BLE001 - an error of ours must not cost the application its message
         warn_once("internal", type(error), "%s while a task is published.", type(error).__name__)
 

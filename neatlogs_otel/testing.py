@@ -39,6 +39,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from neatlogs_otel import _declaring, _warnings, conventions
 from neatlogs_otel._context import Attached
 from neatlogs_otel._identity import EndUser, end_user_from
+from neatlogs_otel._leaving import Leaving, set_leaving
 from neatlogs_otel._process_default import ProcessDefault, set_process_default
 from neatlogs_otel._provider import use_tracer_provider
 from neatlogs_otel._span_exporter import EndUserSpanExporter
@@ -170,6 +171,7 @@ def capture(
     """Record the spans of the block in memory, in place of whatever `init()` has set up.
 
     Inside the block no span is active at first, warnings start anew, and the process default is what is given here.
+    Ids are what the application gives, also where they leave as pseudonyms otherwise.
     What was set up before is back in place afterwards. The choice holds for the whole process: two captures at once in
     different threads would see each other's spans.
 
@@ -187,6 +189,7 @@ def capture(
     _declaring.forget_named()
     end_user = end_user_from("init", end_user_id, end_user_metadata, place="capture()")
     default_before = set_process_default(ProcessDefault(end_user, session_id))
+    leaving_before = set_leaving(Leaving())
     provider_before = use_tracer_provider(captured.tracer_provider)
     try:
         with Attached(context_api.Context()):
@@ -194,6 +197,7 @@ def capture(
     finally:
         use_tracer_provider(provider_before)
         set_process_default(default_before)
+        set_leaving(leaving_before)
         captured.close()
 
 

@@ -11,6 +11,7 @@ from opentelemetry.sdk.resources import Resource
 import neatlogs_otel as neatlogs
 from neatlogs_otel import _declaring, _warnings
 from neatlogs_otel._identity import EndUser
+from neatlogs_otel._leaving import set_leaving
 from neatlogs_otel._process_default import ProcessDefault, set_process_default
 from neatlogs_otel._provider import use_tracer_provider
 from support.otlp_sink import OtlpSink
@@ -23,9 +24,11 @@ def unused_shim() -> Iterator[None]:
     _warnings.reset()
     _declaring.forget_named()
     default = set_process_default(None)
+    leaving = set_leaving(None)
     provider = use_tracer_provider(None)
     yield
     set_process_default(default)
+    set_leaving(leaving)
     use_tracer_provider(provider)
 
 

@@ -107,6 +107,8 @@ torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, outages, damaged
 	$(BIN)/python tests/torture/full_disk.py
 	$(BIN)/python tests/torture/full_disk.py --of store --size 60
 	$(BIN)/python tests/torture/hostile.py
+	$(BIN)/python tests/torture/rolling_restart.py --proxy nginx
+	$(BIN)/python tests/torture/rolling_restart.py --proxy haproxy --drain-delay 1500ms
 	$(BIN)/python tests/torture/fuzz_core.py --random --executions 10000000 --findings .cache/fuzz
 	$(BIN)/python tests/torture/fuzz_json.py --random --executions 2000000 --findings .cache/fuzz
 	$(BIN)/python tests/torture/fuzz_core.py --executions 1000000 --findings .cache/fuzz

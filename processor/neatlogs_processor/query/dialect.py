@@ -55,8 +55,8 @@ class Dialect(Protocol):
     """How one engine is asked."""
 
     @property
-    def traces(self) -> str:
-        """The traces under the name `t`, as they stand behind FROM."""
+    def traces(self) -> Condition:
+        """The traces under the name `t`, as what stands behind FROM."""
 
     @property
     def took(self) -> str:

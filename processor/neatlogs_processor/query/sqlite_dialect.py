@@ -38,7 +38,7 @@ _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
 class SqliteDialect:
     """How SQLite is asked. Sets are text in which every member stands between line feeds."""
 
-    traces = "traces AS t"
+    traces = Condition("traces AS t")
     took = 'iif(t.start > 0, max(t."end" - t.start, 0), 0)'
     lasted = 'coalesce(max(max(t."end") - min(nullif(t.start, 0)), 0), 0)'
     tie = "t.id"

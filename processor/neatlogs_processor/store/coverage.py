@@ -16,7 +16,8 @@ from neatlogs_processor.store.selecting import traces_of
 MAX_ROWS: Final = 200
 """How many services, days, handlers and places are listed, the largest (of days: the latest) first."""
 
-_DAY: Final = 86_400 * 10**9
+DAY: Final = 86_400 * 10**9
+"""Nanoseconds of a day."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SUMS: Final = (
     "count(*), coalesce(sum(t.head_rank < 2 AND t.end_user IS NOT NULL), 0),"
@@ -35,7 +36,7 @@ def coverage(connection: sqlite3.Connection, view: View, now: int) -> Coverage:
         (*condition.parameters, MAX_ROWS),
     )
     days = run(
-        f"SELECT t.start / {_DAY} AS day, {_SUMS} FROM traces AS t WHERE {condition.sql}"
+        f"SELECT t.start / {DAY} AS day, {_SUMS} FROM traces AS t WHERE {condition.sql}"
         " GROUP BY day ORDER BY day DESC LIMIT ?",
         (*condition.parameters, MAX_ROWS),
     )
@@ -50,7 +51,7 @@ def coverage(connection: sqlite3.Connection, view: View, now: int) -> Coverage:
     return Coverage(
         total=CoverageRow("", *total),
         services=tuple(CoverageRow(*row) for row in services),
-        days=tuple(CoverageRow(_day(number), *sums) for number, *sums in reversed(days.fetchall())),
+        days=tuple(CoverageRow(day_name(number), *sums) for number, *sums in reversed(days.fetchall())),
         handlers=tuple(
             HandlerRow(service, name or "", count, trace_id.hex()) for service, name, count, trace_id, _ in handlers
         ),
@@ -84,5 +85,6 @@ def _overrides(
     )
 
 
-def _day(number: int) -> str:
+def day_name(number: int) -> str:
+    """Return a day, counted from the epoch, as `2026-11-20`."""
     return f"{_EPOCH + timedelta(days=number):%Y-%m-%d}"

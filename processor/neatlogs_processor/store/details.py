@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import math
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -15,6 +15,8 @@ from neatlogs_processor.query.dialect import Condition
 from neatlogs_processor.query.results import EventDetail, LinkDetail, OverrideRow, SpanDetail, TraceDetail
 from neatlogs_processor.store.lists import some_traces, status_name
 from neatlogs_processor.store.reading import StoredSpan, read_trace
+
+S = TypeVar("S")
 
 MAX_SPANS: Final = 10_000
 """How many spans of a trace are read: one of a million would take the memory that the receivers need."""
@@ -51,7 +53,7 @@ def trace(connection: sqlite3.Connection, trace_id: str) -> TraceDetail | None:
         (number, MAX_OVERRIDES),
     )
     found = read_trace(connection, number, MAX_SPANS)
-    spans = tuple(_span(stored, depth, *said[stored.span.span_id]) for stored, depth in _waterfall(found))
+    spans = tuple(_span(stored, depth, *said[stored.span.span_id]) for stored, depth in waterfall(found, _ids))
     return TraceDetail(
         trace=record,
         spans=spans,
@@ -60,31 +62,40 @@ def trace(connection: sqlite3.Connection, trace_id: str) -> TraceDetail | None:
     )
 
 
-def _waterfall(stored: Sequence[StoredSpan]) -> Iterable[tuple[StoredSpan, int]]:
+def waterfall(spans: Sequence[S], ids: Callable[[S], tuple[Any, Any]]) -> Iterable[tuple[S, int]]:
     """Yield spans with their depth: parents before their children, siblings in the order given.
 
     A span whose parent has not arrived stands on the top, and so does one of a circle of parents.
+
+    Args:
+        spans: The spans, no two with the same id.
+        ids: Returns the id of a span, and its parent's.
     """
-    here = {one.span.span_id for one in stored}
-    children: dict[bytes, list[StoredSpan]] = {}
+    here = {ids(one)[0] for one in spans}
+    children: dict[Any, list[S]] = {}
     tops = []
-    for one in stored:
-        parent = one.span.parent_span_id
-        if parent in here and parent != one.span.span_id:
+    for one in spans:
+        span_id, parent = ids(one)
+        if parent in here and parent != span_id:
             children.setdefault(parent, []).append(one)
         else:
             tops.append(one)
-    shown: set[bytes] = set()
+    shown: set[Any] = set()
     # The circles come last: nothing above them leads to them.
-    for top in (*tops, *stored):
+    for top in (*tops, *spans):
         waiting = [(top, 0)]
         while waiting:
             one, depth = waiting.pop()
-            if one.span.span_id in shown:
+            span_id, _ = ids(one)
+            if span_id in shown:
                 continue
-            shown.add(one.span.span_id)
+            shown.add(span_id)
             yield one, depth
-            waiting.extend((child, depth + 1) for child in reversed(children.get(one.span.span_id, ())))
+            waiting.extend((child, depth + 1) for child in reversed(children.get(span_id, ())))
+
+
+def _ids(stored: StoredSpan) -> tuple[bytes, bytes]:
+    return stored.span.span_id, stored.span.parent_span_id
 
 
 def _span(stored: StoredSpan, depth: int, rank: int, kind: str, tokens: int) -> SpanDetail:

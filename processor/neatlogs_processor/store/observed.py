@@ -23,7 +23,12 @@ from neatlogs_processor.store.text import read_set
 LOOKED_AT: Final = 20_000
 """How many of the latest traces autocompletion looks at: it must answer while somebody types."""
 
-_MAX_CHARS: Final = 64 * 1024
+OFFERED: Final = (Kind.TEXT, Kind.SET, Kind.CHOICE, Kind.JSON)
+"""The kinds of fields whose values autocompletion offers."""
+
+MAX_CHARS: Final = 64 * 1024
+"""Nobody types a value that is longer."""
+
 _MAX_DEPTH: Final = MAX_PATH
 
 
@@ -31,25 +36,44 @@ def values(
     connection: sqlite3.Connection, field: Field, prefix: str, view: View, now: int, limit: int
 ) -> tuple[ValueCount, ...]:
     """See `TraceReader.values`."""
-    spec, folded = field.spec, fold(prefix)
-    if spec.kind not in (Kind.TEXT, Kind.SET, Kind.CHOICE, Kind.JSON):
+    if field.spec.kind not in OFFERED:
         return ()
-    counts: Counter[str | Scalar] = Counter()
-    names = {number: name for name, number in STATUSES.items()}
-    for value, traces in _latest(connection, spec.column, view, now):
-        for one in _members(field, value, names):
-            if folded in fold(one.text if isinstance(one, Scalar) else one):
-                counts[one] += traces
-    return _most_frequent({render_value(spec.kind, value): count for value, count in counts.items()}, limit)
+    return most_frequent_values(field, _latest(connection, field.spec.column, view, now), prefix, limit)
 
 
 def metadata_keys(
     connection: sqlite3.Connection, prefix: str, view: View, now: int, limit: int
 ) -> tuple[ValueCount, ...]:
     """See `TraceReader.metadata_keys`."""
+    return most_frequent_keys(_latest(connection, "metadata", view, now), prefix, limit)
+
+
+def most_frequent_values(
+    field: Field, stored: Iterable[tuple[Any, int]], prefix: str, limit: int
+) -> tuple[ValueCount, ...]:
+    """Return the values that traces have for a field, as they are typed.
+
+    Args:
+        field: The field, of a kind of `OFFERED`.
+        stored: What its column holds, each with its number of traces.
+        prefix: What they have to contain, ignoring case.
+        limit: How many at most.
+    """
+    spec, folded = field.spec, fold(prefix)
+    counts: Counter[str | Scalar] = Counter()
+    names = {number: name for name, number in STATUSES.items()}
+    for value, traces in stored:
+        for one in _members(field, value, names):
+            if folded in fold(one.text if isinstance(one, Scalar) else one):
+                counts[one] += traces
+    return _most_frequent({render_value(spec.kind, value): count for value, count in counts.items()}, limit)
+
+
+def most_frequent_keys(stored: Iterable[tuple[str, int]], prefix: str, limit: int) -> tuple[ValueCount, ...]:
+    """Return the keys of metadata, dotted; see `most_frequent_values`."""
     folded = fold(prefix)
     counts: Counter[str] = Counter()
-    for value, traces in _latest(connection, "metadata", view, now):
+    for value, traces in stored:
         for key in {key for key in _keys(json.loads(value)) if key and folded in fold(key)}:
             counts[key] += traces
     return _most_frequent(counts, limit)
@@ -68,8 +92,7 @@ def at(metadata: dict[str, Any], key: str) -> Any:
 
 def _latest(connection: sqlite3.Connection, column: str, view: View, now: int) -> Iterator[tuple[Any, int]]:
     """Yield the different values of a column, each with its number of traces."""
-    # Nobody types a value that is longer.
-    condition = conjunction([traces_of(view, now), Condition(f"length(t.{column}) <= ?", (_MAX_CHARS,))])
+    condition = conjunction([traces_of(view, now), Condition(f"length(t.{column}) <= ?", (MAX_CHARS,))])
     yield from connection.execute(
         f"SELECT value, count(*) FROM (SELECT t.{column} AS value FROM traces AS t WHERE {condition.sql}"
         " ORDER BY t.start DESC LIMIT ?) GROUP BY value",
@@ -151,11 +174,31 @@ def _pieces(
     connection: sqlite3.Connection, condition: Condition, view: View, now: int, buckets: int
 ) -> tuple[int, int]:
     """Return where the first piece begins and how wide each is. A period without an end ends now."""
-    low, high = view.period.bounds(now)
-    if view.period.last is None and view.period.start is None:
-        row = connection.execute(
+    first = None
+    if begins_with_the_first(view):
+        (first,) = connection.execute(
             f"SELECT min(t.start) FROM traces AS t WHERE {condition.sql}", condition.parameters
         ).fetchone()
-        low = row[0] if row[0] is not None else low
+    return equal_pieces(view, now, buckets, first)
+
+
+def begins_with_the_first(view: View) -> bool:
+    """Tell whether a chart of the view's period begins with its first trace, because the period has no beginning."""
+    return view.period.last is None and view.period.start is None
+
+
+def equal_pieces(view: View, now: int, buckets: int, first: int | None) -> tuple[int, int]:
+    """Return where the first of so many equal pieces of the view's period begins, and how wide each is.
+
+    A period without an end ends now.
+
+    Args:
+        view: The view.
+        now: The time.
+        buckets: How many pieces.
+        first: Where the period begins instead, if anywhere.
+    """
+    low, high = view.period.bounds(now)
+    low = low if first is None else first
     until = max(low, min(high, now))
     return low, max(1, -(-(until - low) // buckets))

@@ -260,7 +260,7 @@ def _span_row(
         rank = CHILD
     span_id, start, status = span.span_id, min(span.start_time_unix_nano, MAX_INTEGER), span.status.code
     said = _texts(span.attributes, _OF_SPANS if rank == CHILD else _OF_HEADS)
-    kind, tokens = _kind_and_tokens(said) if said else ("", _NONE)
+    kind, tokens = kind_and_tokens(said) if said else ("", _NONE)
 
     def head() -> Head:
         # Asked for once a trace and request at most: what a span says of its trace is of use only if it speaks for it.
@@ -321,7 +321,12 @@ def identity_of(span: Span) -> str | None:
     return _text(_texts(span.attributes, frozenset({_END_USER})), _END_USER)
 
 
-def _kind_and_tokens(said: Mapping[str, Any]) -> tuple[str, Tokens]:
+def kind_and_tokens(said: Mapping[str, Any]) -> tuple[str, Tokens]:
+    """Return the kind of a span, empty where it does not say, and the tokens that count for its trace.
+
+    Args:
+        said: Its attributes, or those of them that matter here; text, whole numbers, or what is ignored.
+    """
     operation = _text(said, _OPERATION) or ""
     kind = next((text.lower() for key in _SPAN_KINDS if (text := _text(said, key))), "")
     # Agents and chains repeat the usage of the calls they make, and would count it twice.

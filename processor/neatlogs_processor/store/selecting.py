@@ -57,8 +57,9 @@ def select(view: View, now: int, dialect: Dialect = SQLITE) -> Selection:
     for one in grouped:
         if one.any is not None:
             such = conjunction([*traces, one.any])
-            named = f"{column} IN (SELECT {column} FROM {dialect.traces} WHERE {such.sql})"  # noqa: S608  # names are ours
-            where.append(Condition(named, such.parameters))
+            table = dialect.traces
+            named = f"{column} IN (SELECT {column} FROM {table.sql} WHERE {such.sql})"  # noqa: S608  # names are ours
+            where.append(Condition(named, (*table.parameters, *such.parameters)))
     return Selection(conjunction(where), conjunction(one.having for one in grouped if one.having is not None))
 
 
@@ -148,8 +149,8 @@ def read_cursor(view: View) -> tuple[Any, Any] | None:
 
 
 def is_reference(value: object) -> bool:
-    """Tell whether a part of a cursor is, in place of a long id, the number of a trace that has it."""
-    return isinstance(value, list) and len(value) == 1 and type(value[0]) is int and _is_bindable(value[0])
+    """Tell whether a part of a cursor is, in place of a long id, the tie breaker of a trace that has it."""
+    return isinstance(value, list) and len(value) == 1 and _is_bindable(value[0])
 
 
 def _is_bindable(value: object) -> bool:

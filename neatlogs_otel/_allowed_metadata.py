@@ -15,7 +15,8 @@ EVERYTHING: Final = "*"
 """In place of names: all of it may leave."""
 
 _NO_OBJECT: Final = "it is no JSON object that can be read"
-_SPACE: Final = re.compile(r"[ \t\n\r]*")
+_SPACES: Final = " \t\n\r"
+_SPACE: Final = re.compile(f"[{_SPACES}]*")
 
 
 def _nothing(_: str) -> None:
@@ -103,7 +104,7 @@ def _inside(text: str, start: int, names: frozenset[str]) -> str | None:
     if not names or not text.startswith("{", start):
         return None
     left, _ = _allowed(text, start, names)
-    return None if left == "{}" else left
+    return left if left[1:-1].strip(_SPACES) else None
 
 
 def _skip(text: str, position: int) -> int:

@@ -2,7 +2,8 @@
  * The shim's own export: one span processor that stays on a provider, whatever it exports to.
  *
  * What `init()` adds (the resource attributes, the mask) is added here, to the copies of spans that our own exporter
- * sends: a provider's resource cannot be changed, and other exporters must see what they always saw.
+ * sends: a provider's resource cannot be changed, and other exporters must see what they always saw. So is what keeps
+ * identity from leaving that was set by hand, on spans, their parts and resources, where pseudonyms are to leave.
  */
 
 import type { Attributes, SpanStatus } from "@opentelemetry/api";
@@ -17,6 +18,7 @@ import { isIdentityKey, OPENINFERENCE_SPAN_KIND, SESSION_ID, SPAN_KIND, TAGS } f
 import { shown, warnOnce } from "../identity/warnings.js";
 import { type Mask, masked } from "../tracing/content.js";
 import { edited } from "../tracing/edited-span.js";
+import { leaving } from "../tracing/leaving.js";
 
 /** The key under which a mask sees a span's status message: OpenTelemetry's name for it as an attribute. */
 const STATUS_DESCRIPTION = "otel.status_description";
@@ -53,8 +55,9 @@ export class AddingExporter implements SpanExporter {
 
   /** Exports edited copies; the spans themselves are left alone. */
   export(spans: ReadableSpan[], done: Done): void {
+    const allowed = leaving();
     this.#exporter.export(
-      spans.map((span) => this.#edited(span)),
+      spans.map((span) => this.#edited(allowed.span(span))),
       (result) => {
         if (result.code !== 0) {
           this.failures += 1;

@@ -15,6 +15,7 @@ import { setProcessDefault } from "../identity/process-default.js";
 import { errorName, reason } from "../identity/refused.js";
 import { warnOnce } from "../identity/warnings.js";
 import type { Mask } from "../tracing/content.js";
+import { chosenLeaving, setLeaving } from "../tracing/leaving.js";
 import { warnUnknownOptions } from "../tracing/options.js";
 import { checkedRoots, EndUserSpanProcessor, type Roots } from "../tracing/span-processor.js";
 import { tracerProvider } from "../tracing/tracer.js";
@@ -71,6 +72,16 @@ export interface InitOptions {
   readonly protocol?: Protocol | undefined;
   /** Sent with every export, wherever it goes. */
   readonly headers?: Readonly<Record<string, string>> | undefined;
+  /**
+   * A file of keys, one a line (`key-id secret`). Ids then leave this process as pseudonyms that the first key makes; here
+   * they stay what they are. Default: `NEATLOGS_PSEUDONYMIZE_KEY_FILE`.
+   */
+  readonly pseudonymizeKeyFile?: string | undefined;
+  /**
+   * Which keys of metadata leave: strings, or one string with commas. `company.size` is a path too, `*` is everything.
+   * Default: `NEATLOGS_METADATA_ALLOW`, then none with a key file, else everything.
+   */
+  readonly metadataAllow?: string | readonly string[] | ReadonlySet<string> | undefined;
 }
 
 const OPTIONS: readonly (keyof InitOptions)[] = [
@@ -89,6 +100,8 @@ const OPTIONS: readonly (keyof InitOptions)[] = [
   "roots",
   "protocol",
   "headers",
+  "pseudonymizeKeyFile",
+  "metadataAllow",
 ];
 
 /** What `init()` has set up: the provider that it made, and what is on it. A later `init()` changes what it does. */
@@ -121,9 +134,11 @@ let made: Made | undefined;
  * works after `shutdown()`.
  *
  * @returns The `TracerProvider` in use, for instrumentations that take one.
- * @throws TypeError An option has a type that can never work, or `roots`, `apiKey` or `headers` can never work.
+ * @throws TypeError An option has a type that can never work, `roots`, `apiKey` or `headers` can never work, or the file
+ *   of `pseudonymizeKeyFile` cannot be used.
  * @throws EndpointError `endpoint` or `protocol` can never work. In each case nothing was changed. What is wrong in an
- *   environment variable is a warning instead, and nothing is exported; bad identity is refused with a warning.
+ *   environment variable is a warning instead, and nothing is exported, or where it is the key file, no end user; bad
+ *   identity is refused with a warning.
  */
 export function init(options: InitOptions = {}): TracerProvider {
   if (typeof options !== "object" || options === null) throw new TypeError("init() takes an object of options");
@@ -135,7 +150,9 @@ export function init(options: InitOptions = {}): TracerProvider {
   const headers = checkedHeaders(options.headers);
   const apiKey = checkedApiKey(options.apiKey);
   const target = options.export === false ? undefined : destination(endpoint, protocol);
+  const allowed = chosenLeaving(options, process.env);
   warnUnknownOptions(options, OPTIONS, "init()");
+  setLeaving(allowed);
   setProcessDefault({
     endUser: endUserFrom("init", options.endUserId, options.endUserMetadata, "init()"),
     sessionId: encodeSession(options.sessionId, "init()"),

@@ -16,6 +16,7 @@ import { EndUser, RESOURCE_RANK, refusal, resolve, TOP_RANK, warnMetadata } from
 import { autoSessionId, type ProcessDefault } from "../identity/process-default.js";
 import { shown, warnOnce } from "../identity/warnings.js";
 import type { Identified } from "./identify.js";
+import { leaving } from "./leaving.js";
 
 /** What `trace()`, `span()` or `setEndUser()` says about the trace. */
 export interface Declaration {
@@ -158,14 +159,16 @@ export class OpenRoot {
   /** Writes what the claims come to, as far as the span does not say it yet. */
   #stamp(span: Span): void {
     const claims = [...this.#claims].sort(([left], [right]) => right - left).map(([, claim]) => claim);
-    const resolved = this.#withinLimit(span, resolve(claims, this.#place));
-    this.standing = resolved;
+    const resolved = resolve(claims, this.#place);
+    const leaves = resolved === undefined ? undefined : leaving().of(resolved);
+    const left = this.#withinLimit(span, leaves);
+    this.standing = standing(resolved, leaves, left);
     const attributes = attributesOf(span);
     const wanted: Record<string, AttributeValue> = {};
-    if (resolved !== undefined) {
-      Object.assign(wanted, resolved.refused ? this.#refusal(resolved, attributes) : written(resolved, attributes));
+    if (left !== undefined) {
+      Object.assign(wanted, left.refused ? this.#refusal(left, attributes) : written(left, attributes));
     }
-    const session = this.#session(resolved, attributes);
+    const session = this.#session(left, attributes);
     if (session !== undefined) wanted[SESSION_ID] = session;
     for (const [key, value] of Object.entries(wanted)) {
       if (attributes[key] !== value) span.setAttribute(key, value);
@@ -175,14 +178,13 @@ export class OpenRoot {
 
   /** What covers an identity that stands on the span, or would come from its resource; nothing where none does. */
   #refusal(refused: EndUser, attributes: Readonly<Attributes>): Record<string, AttributeValue> {
+    const metadata = END_USER_METADATA in attributes ? { [END_USER_METADATA]: "{}" } : {};
     let nobody: AttributeValue;
     // An empty id would not keep a default on the resource away; a value that is no string at all does.
     if (this.#claims.has(RESOURCE_RANK)) nobody = false;
     else if (END_USER_ID in attributes) nobody = "";
-    else return {};
-    const covered: Record<string, AttributeValue> = { [END_USER_ID]: nobody, [END_USER_SOURCE]: refused.source };
-    if (END_USER_METADATA in attributes) covered[END_USER_METADATA] = "{}";
-    return covered;
+    else return metadata;
+    return { [END_USER_ID]: nobody, [END_USER_SOURCE]: refused.source, ...metadata };
   }
 
   #session(resolved: EndUser | undefined, attributes: Readonly<Attributes>): string | undefined {
@@ -233,6 +235,22 @@ export class OpenRoot {
   }
 }
 
+/**
+ * The end user as the application knows it, which goes on with the id that it gave, pseudonym or not.
+ *
+ * @param resolved What the claims come to.
+ * @param leaves What of it may leave the process.
+ * @param left What of that the span's limits let through.
+ */
+function standing(
+  resolved: EndUser | undefined,
+  leaves: EndUser | undefined,
+  left: EndUser | undefined,
+): EndUser | undefined {
+  if (resolved === undefined || left === undefined || left === leaves) return resolved;
+  return left.refused ? left : new EndUser(resolved.id, undefined, resolved.source);
+}
+
 /** The attributes of a span of the SDK; a span of another make does not show them. */
 export function attributesOf(span: Span): Readonly<Attributes> {
   return (span as { attributes?: Attributes }).attributes ?? NO_ATTRIBUTES;
@@ -245,7 +263,8 @@ function written(endUser: EndUser, attributes: Readonly<Attributes>): Record<str
   if (endUser.metadataJson !== undefined) result[END_USER_METADATA] = endUser.metadataJson;
   // OpenTelemetry cannot delete an attribute.
   else if (END_USER_METADATA in attributes) result[END_USER_METADATA] = "{}";
-  if (endUser.source !== "") result[END_USER_SOURCE] = endUser.source;
+  const says = endUser.id !== undefined || endUser.metadataJson !== undefined;
+  if (says && endUser.source !== "") result[END_USER_SOURCE] = endUser.source;
   return result;
 }
 

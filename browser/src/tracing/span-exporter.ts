@@ -13,6 +13,7 @@ import {
 } from "../identity/conventions.js";
 import { shown, warnOnce } from "../identity/warnings.js";
 import { edited } from "./edited-span.js";
+import { leaving } from "./leaving.js";
 import { checkedRoots, type Roots } from "./span-processor.js";
 
 /** What `EndUserSpanExporter` takes. */
@@ -35,8 +36,9 @@ export interface EndUserSpanExporterOptions {
  *
  * Identity attributes of child spans, events, links and instrumentation scopes are left out (counted, and said once per
  * place); identity on the resource is a default and goes to root spans without an end user; an integer id becomes text,
- * metadata that is an object becomes JSON, and other values that are no text are left out. All else passes as it is: a
- * span that needs no change is passed on as the same object, and no span is changed for other exporters.
+ * metadata that is an object becomes JSON, and other values that are no text are left out. Where pseudonyms are asked for
+ * (see `init()`), no id leaves as it is. All else passes as it is: a span that needs no change is passed on as the same
+ * object, and no span is changed for other exporters.
  *
  * @throws TypeError `roots` is something else than `"trace"` or `"entry"`.
  */
@@ -54,8 +56,9 @@ export class EndUserSpanExporter implements SpanExporter {
   /** Exports the spans after the rule. */
   export(spans: ReadableSpan[], done: Parameters<SpanExporter["export"]>[1]): void {
     const batch = new Batch();
+    const allowed = leaving();
     this.#exporter.export(
-      spans.map((span) => batch.enforced(span, this.#ownsIdentity(span))),
+      spans.map((span) => allowed.span(batch.enforced(span, this.#ownsIdentity(span)))),
       done,
     );
   }

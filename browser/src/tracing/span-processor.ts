@@ -7,6 +7,7 @@ import { errorName } from "../identity/refused.js";
 import { shown, warnOnce } from "../identity/warnings.js";
 import { declarationIn } from "./declaring.js";
 import { identified } from "./identify.js";
+import { leaving } from "./leaving.js";
 import { registry } from "./registry.js";
 
 /** Which spans carry identity. */
@@ -67,6 +68,7 @@ export class EndUserSpanProcessor implements SpanProcessor {
   onEnd(span: ReadableSpan): void {
     // A child is not in the registry; to look there costs no more than to find out that it is one.
     const root = registry.close(span.spanContext());
+    if (root?.takesIdentity) warnOfRawIdentity(span);
     if (root?.isMissingIn(span.attributes)) {
       warnOnce(
         "identity_evicted",
@@ -110,6 +112,17 @@ export class EndUserSpanProcessor implements SpanProcessor {
     block?.take();
     root.start(declarationIn(parentContext), block, processDefault());
   }
+}
+
+/** Says so where a span has ended with identity that may not leave: an attribute set by hand since its start. */
+function warnOfRawIdentity(span: ReadableSpan): void {
+  if (leaving().attributes(span.attributes) === span.attributes) return;
+  warnOnce(
+    "raw_identity",
+    span.name,
+    `Span ${shown(span.name)} has identity attributes that were set by hand and may not leave like this. Exporters of ` +
+      "neatlogs-otel and the processor see to it; another exporter sends them as they are. Call setEndUser() instead.",
+  );
 }
 
 /** `roots`, with its default. @throws TypeError It is neither. */

@@ -135,7 +135,10 @@ def build_parser() -> argparse.ArgumentParser:
 def describe(loaded: Loaded) -> str:
     """Return every setting with its value and source, one a line."""
     rows = [
-        (f"{entry.name} = {entry.show(getattr(loaded.settings, entry.name))}".rstrip(), loaded.sources[entry.name])
+        (
+            f"{entry.name} = {entry.show(getattr(loaded.settings, entry.name))}".rstrip(),
+            loaded.sources[entry.name] + entry.expand(getattr(loaded.settings, entry.name)),
+        )
         for entry in entries()
     ]
     width = min(60, max(len(value) for value, _ in rows))

@@ -9,9 +9,9 @@ from typing import Final
 
 from neatlogs_processor.core.backoff import overload_delay
 from neatlogs_processor.core.explain import with_explanation
-from neatlogs_processor.core.policy import Counts, EndUserPolicy, Enforced
+from neatlogs_processor.core.policy import Counts, Enforced
 from neatlogs_processor.core.request import Request, Signal
-from neatlogs_processor.core.traces import enforce_traces
+from neatlogs_processor.core.treatment import Treatment
 from neatlogs_processor.errors import NoDestinationError, OverloadedError, ProcessorError, RequestTooLargeError
 from neatlogs_processor.exporters.sender import Sender
 from neatlogs_processor.telemetry import Telemetry
@@ -34,7 +34,7 @@ class Pipeline:
 
     Args:
         destinations: Where each signal goes; a signal that is missing is refused.
-        policy: The rule's policy.
+        treat: What is done to traces: the rule, and the stages around it.
         max_message_size: Bytes, after decompression.
         max_concurrent_requests: How many requests may be in flight.
         telemetry: Counts and logs.
@@ -46,7 +46,7 @@ class Pipeline:
         self,
         destinations: Mapping[Signal, Sender],
         *,
-        policy: EndUserPolicy,
+        treat: Treatment,
         max_message_size: int,
         max_concurrent_requests: int,
         telemetry: Telemetry,
@@ -54,7 +54,7 @@ class Pipeline:
         explain: bool = False,
     ) -> None:
         self._destinations = destinations
-        self._policy = policy
+        self._treat = treat
         self._max_message_size = max_message_size
         self._max_concurrent_requests = max_concurrent_requests
         self._telemetry = telemetry
@@ -105,8 +105,8 @@ class Pipeline:
 
     async def _enforce(self, body: bytes) -> Enforced:
         if self._is_quick(body):
-            return enforce_traces(body, self._policy)
-        working = asyncio.ensure_future(asyncio.to_thread(enforce_traces, body, self._policy))
+            return self._treat(body)
+        working = asyncio.ensure_future(asyncio.to_thread(self._treat, body))
         cancelled = False
         while not working.done():
             try:

@@ -22,7 +22,6 @@ from starlette.routing import BaseRoute
 
 from neatlogs_processor import wiring
 from neatlogs_processor.core.backoff import Backoff
-from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.exporters.console import Console
@@ -80,6 +79,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._treat = wiring.treatment(settings)
         self.telemetry = Telemetry()
         self._queue: DurableQueue | None = None
         self._store: Store | None = None
@@ -89,7 +89,7 @@ class Service:
         self.store_path: Path | None = None
         handle = Pipeline(
             self._destinations(),
-            policy=EndUserPolicy(settings.roots, frozenset(settings.entry_services)),
+            treat=self._treat,
             max_message_size=settings.max_message_size,
             max_concurrent_requests=settings.max_concurrent_requests,
             telemetry=self.telemetry,
@@ -165,7 +165,7 @@ class Service:
             return upstream
         self._store = Store(
             self.store_path,
-            policy=EndUserPolicy(settings.roots, frozenset(settings.entry_services)),
+            policy=self._treat.policy,
             limits=wiring.store_limits(settings),
             telemetry=self.telemetry,
             chance=_chance,

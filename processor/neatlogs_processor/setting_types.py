@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
+from neatlogs_processor.core.identity_keys import IdentityKey, read_identity_keys
 from neatlogs_processor.formats import (
     check_header_name,
     check_headers,
@@ -36,6 +37,7 @@ class Meta:
         show: Writes a value so that it can be read back.
         secret: Whether the value is masked wherever it is shown.
         none: How the absence of a value is written, where it can be.
+        expand: Says what a value is short for, where it is.
     """
 
     group: str
@@ -43,6 +45,7 @@ class Meta:
     show: Callable[[Any], str] = str
     secret: bool = False
     none: str = ""
+    expand: Callable[[Any], str] | None = None
 
 
 def from_text(parse: Callable[[str], Any]) -> BeforeValidator:
@@ -115,6 +118,27 @@ def words(value: Any) -> Any:
     raise ValueError("write names separated by commas")
 
 
+def identity_keys(value: Any) -> Any:
+    """Read keys of other SDKs and backends: text with commas, or a list of texts."""
+    if isinstance(value, tuple) and all(isinstance(one, IdentityKey) for one in value):
+        return value
+    return read_identity_keys(words(value))
+
+
+def names_of(known: Iterable[str]) -> BeforeValidator:
+    """Read a list of which every word is one of these."""
+    all_known = sorted(known)
+
+    def read(value: Any) -> Any:
+        names = words(value)
+        for name in names:
+            if name not in all_known:
+                raise ValueError(f"{name!r} is not known; there are {', '.join(all_known)}")
+        return tuple(dict.fromkeys(names))
+
+    return BeforeValidator(read)
+
+
 def _origins(value: Any) -> Any:
     return tuple(check_origin(origin) for origin in words(value))
 
@@ -159,6 +183,7 @@ StorePath = Annotated['Path | Literal["none"] | None', BeforeValidator(_store)]
 Headers = Annotated[dict[str, SecretStr], BeforeValidator(_headers)]
 HeaderNames = Annotated[tuple[str, ...], BeforeValidator(_header_names)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
+IdentityKeys = Annotated[tuple[IdentityKey, ...], BeforeValidator(identity_keys)]
 Words = Annotated[tuple[str, ...], BeforeValidator(words)]
 HostNames = Annotated[tuple[str, ...], BeforeValidator(_hosts)]
 RootPath = Annotated[str, BeforeValidator(_root_path)]
@@ -170,9 +195,9 @@ def setting(default: Any, meta: Meta, description: str, **constraints: Any) -> A
     return Field(default=default, description=description, json_schema_extra={"meta": meta}, **constraints)  # type: ignore[dict-item]  # an object rather than JSON: no schema is ever printed
 
 
-def comma(words: Iterable[str]) -> str:
+def comma(words: Iterable[object]) -> str:
     """Write a list."""
-    return ",".join(words)
+    return ",".join(map(str, words))
 
 
 def yes_no(value: bool) -> str:

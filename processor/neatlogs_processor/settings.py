@@ -71,6 +71,10 @@ class Entry:
             return comma(f"{name}=***" for name in value)
         return self.meta.show(value)
 
+    def expand(self, value: Any) -> str:
+        """Say what a value is short for; empty where it is not."""
+        return f": {self.meta.expand(value)}" if self.meta.expand is not None and value else ""
+
 
 def entries() -> list[Entry]:
     """Return every setting, in the order of `--help`."""
@@ -177,6 +181,8 @@ def check_together(settings: Settings) -> None:
         raise ConfigError("--roots entry needs --entry-services: name the services whose entry spans count as roots")
     if settings.entry_services and settings.roots != "entry":
         raise ConfigError("--entry-services has no effect without --roots entry: add it, or drop the list")
+    if settings.accept_strip and not (settings.accept or settings.accept_from):
+        raise ConfigError("--accept-strip has no effect without --accept or --accept-from: name what is accepted")
     if settings.upstream_endpoint is None and settings.store == "none" and not settings.console:
         raise ConfigError(
             "nothing to do with what arrives: name an upstream with --upstream-endpoint, drop --store none, or use"

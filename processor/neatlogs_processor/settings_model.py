@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from neatlogs_processor.core.identity_keys import BACKENDS, SDKS, together
 from neatlogs_processor.formats import Endpoint, ListenAddress, format_duration, format_size
 from neatlogs_processor.setting_types import (
     Age,
@@ -17,6 +18,7 @@ from neatlogs_processor.setting_types import (
     HeaderNames,
     Headers,
     HostNames,
+    IdentityKeys,
     Meta,
     Origins,
     RootPath,
@@ -27,6 +29,7 @@ from neatlogs_processor.setting_types import (
     comma,
     from_text,
     listener,
+    names_of,
     setting,
     words,
     yes_no,
@@ -320,6 +323,33 @@ class Settings(BaseModel):
         (),
         Meta(_RULE, "NAMES", comma),
         "With --roots entry: the service.name values whose entry spans count as roots.",
+    )
+    accept: IdentityKeys = setting(
+        (),
+        Meta(_RULE, "KEYS", comma),
+        "Keys of other SDKs, in this order: the first with a value becomes the identity of a root span that has none."
+        " langfuse.user.id, app.user=user, app.session=session, app.user_json=metadata or app.user.* (members of it).",
+    )
+    accept_from: Annotated[tuple[str, ...], names_of(SDKS)] = setting(
+        (),
+        Meta(_RULE, "NAMES", comma, expand=lambda names: comma(together((), names, SDKS))),
+        "The keys of whole SDKs, behind those of --accept: langfuse, logfire, openinference, semconv, traceloop.",
+    )
+    accept_strip: Switch = setting(
+        False,
+        Meta(_RULE, "", yes_no),
+        "Remove accepted keys from child spans, counted as ignored overrides. Otherwise they stay there as they are.",
+    )
+    emit: IdentityKeys = setting(
+        (),
+        Meta(_RULE, "KEYS", comma),
+        "Keys that a backend looks for: added to root spans from their identity where they are absent, removed from"
+        " child spans. Written as for --accept.",
+    )
+    emit_for: Annotated[tuple[str, ...], names_of(BACKENDS)] = setting(
+        (),
+        Meta(_RULE, "NAMES", comma, expand=lambda names: comma(together((), names, BACKENDS))),
+        "The keys of whole backends, beside those of --emit: datadog, langfuse, mlflow, phoenix, semconv.",
     )
 
     console: Switch = setting(

@@ -70,6 +70,9 @@ class Counters:
         self.defaults_moved = Counter("defaults_moved", "Identity moved from resources to root spans.")
         self.invalid_values = Counter("invalid_values", "Identity removed because of the type of its value.")
         self.roots = Counter("roots", "Root spans, with and without an end user.", "end_user")
+        self.roots_accepted = Counter(
+            "roots_accepted", "Root spans that took an end user, metadata or a session from other keys (--accept)."
+        )
         self.retries = Counter("retries", "Tries to send a request after one that failed.")
         self.http_refused = Counter(
             "http_refused", "HTTP connections and requests refused before their signal was known.", "reason"
@@ -180,6 +183,7 @@ class Telemetry:
         counters.spans_received.add(counts.spans)
         counters.roots.add(counts.roots_with_identity, "yes")
         counters.roots.add(counts.roots - counts.roots_with_identity, "no")
+        counters.roots_accepted.add(counts.accepted)
         counters.defaults_moved.add(counts.defaults_moved)
         counters.invalid_values.add(counts.invalid)
         for place, number in counts.overrides.items():

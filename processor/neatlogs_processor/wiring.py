@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neatlogs_processor.core.accepting import Accepting
+from neatlogs_processor.core.emitting import Emitting
+from neatlogs_processor.core.identity_keys import BACKENDS, SDKS, together
+from neatlogs_processor.core.policy import EndUserPolicy
+from neatlogs_processor.core.treatment import Treatment
 from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.exporters.otlp_grpc import OtlpGrpcExporter
 from neatlogs_processor.receivers.http_body import BodyLimits
@@ -22,6 +27,17 @@ from neatlogs_processor.tls import TlsFiles, listener_files, upstream_files
 
 if TYPE_CHECKING:
     from neatlogs_processor.exporters.otlp_http import OtlpHttpExporter
+
+
+def treatment(settings: Settings) -> Treatment:
+    """Return what is done to traces: the rule, and the stages around it that are asked for."""
+    accepted = together(settings.accept, settings.accept_from, SDKS)
+    emitted = together(settings.emit, settings.emit_for, BACKENDS)
+    return Treatment(
+        EndUserPolicy(settings.roots, frozenset(settings.entry_services)),
+        accept=Accepting(accepted, strip=settings.accept_strip) if accepted else None,
+        emit=Emitting(emitted) if emitted else None,
+    )
 
 
 def authenticator(settings: Settings) -> Authenticator | None:

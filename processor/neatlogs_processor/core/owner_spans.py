@@ -31,8 +31,10 @@ from neatlogs_processor.core.policy import (
     Place,
     is_entry_span,
     is_root_span,
+    names_somebody,
 )
 from neatlogs_processor.core.schema import (
+    END_USER_ID,
     LEN,
     REQUEST_RESOURCE_SPANS,
     RESOURCE_SPANS_RESOURCE,
@@ -42,7 +44,7 @@ from neatlogs_processor.core.schema import (
     in_namespace,
 )
 from neatlogs_processor.core.sought import Scanned, Search, Sought, scan_span
-from neatlogs_processor.core.strict import canonical, read_key_value
+from neatlogs_processor.core.strict import canonical, read_key_value, text_of
 from neatlogs_processor.core.wire import Editor, Field, encode_len, fields, read_field, read_varint
 from neatlogs_processor.errors import MalformedOtlpError
 
@@ -73,6 +75,18 @@ class SpanAttributes:
         """
         for _, _, start, end, _, plain in self._by_key.get(key, ()):
             yield read_key_value(self._buf[start:end] if plain is None else plain).value
+
+    def usable(self, key: bytes) -> str | None:
+        """The first value under a key that can be an id, as the rule has it: text that is not blank, or an int.
+
+        Raises:
+            MalformedOtlpError: The official reader cannot read it.
+        """
+        for value in self.values(key):
+            text = text_of(END_USER_ID, value)
+            if text is not None and names_somebody(text):
+                return text
+        return None
 
     def identity(self) -> Identity:
         """What the identity attributes among these amount to, by the rule for root spans.
@@ -106,11 +120,13 @@ class Edited:
 
     Attributes:
         body: The request. The very same object as the input where nothing had to change.
+        changed: How many spans that own identity had to change.
         removed: How many attributes were removed from spans that own no identity.
         overrides: At most `MAX_REPORTED_OVERRIDES` descriptions of these, in the order of the request.
     """
 
     body: bytes
+    changed: int = 0
     removed: int = 0
     overrides: list[Override] = field(default_factory=list)
 
@@ -224,6 +240,7 @@ class _Editing:
         if self._owns(scanned):
             changes = self._edit(SpanAttributes(editor.buf, found))
             if changes is not None:
+                self._edited.changed += 1
                 _apply(editor, found, changes, end)
         elif self._strip:
             removed = [attribute for attribute in found if attribute[4] in self._strip]

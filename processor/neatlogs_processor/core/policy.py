@@ -67,6 +67,7 @@ class Counts:
         overrides: Ignored overrides by place, one for each attribute removed.
         defaults_moved: Identity attributes that left a resource.
         invalid: Identity attributes removed because of their value, on roots and resources.
+        accepted: Spans that took an end user, metadata or a session from keys of other SDKs.
     """
 
     spans: int = 0
@@ -75,6 +76,7 @@ class Counts:
     overrides: dict[Place, int] = field(default_factory=lambda: dict.fromkeys(Place, 0))
     defaults_moved: int = 0
     invalid: int = 0
+    accepted: int = 0
 
     @property
     def overrides_total(self) -> int:

@@ -76,20 +76,21 @@ def text_of(key: bytes, value: AnyValue) -> str | None:
     if kind == "int_value" and key == END_USER_ID:
         return str(value.int_value)
     if kind == "kvlist_value" and key == END_USER_METADATA:
-        return json.dumps(_json(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return json.dumps(json_of(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return None
 
 
-def _json(value: AnyValue) -> Json:
+def json_of(value: AnyValue) -> Json:
+    """A value as JSON: bytes as base64, NaN and infinities as the strings that protobuf's JSON mapping gives them."""
     kind = value.WhichOneof("value")
     if kind == "kvlist_value":
         members: dict[str, Json] = {}
         for member in value.kvlist_value.values:
             # Of duplicates the first stays, as on the root itself.
-            members.setdefault(member.key, _json(member.value))
+            members.setdefault(member.key, json_of(member.value))
         return members
     if kind == "array_value":
-        return [_json(item) for item in value.array_value.values]
+        return [json_of(item) for item in value.array_value.values]
     if kind == "bytes_value":
         return base64.b64encode(value.bytes_value).decode("ascii")
     if kind == "double_value":

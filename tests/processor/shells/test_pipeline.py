@@ -10,6 +10,7 @@ from bench.payloads import KINDS, Kind
 from bench.payloads import request as batch
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.request import Request, Signal
+from neatlogs_processor.core.treatment import Treatment
 from neatlogs_processor.errors import ProcessorError, RequestTooLargeError
 from neatlogs_processor.pipeline import Pipeline
 from neatlogs_processor.telemetry import Telemetry
@@ -37,7 +38,7 @@ class Accepting:
 def pipeline(sender: Broken | Accepting, telemetry: Telemetry, *, size: int = 1000, at_once: int = 1) -> Pipeline:
     return Pipeline(
         dict.fromkeys(Signal, sender),
-        policy=EndUserPolicy(),
+        treat=Treatment(EndUserPolicy()),
         max_message_size=size,
         max_concurrent_requests=at_once,
         telemetry=telemetry,

@@ -151,9 +151,11 @@ def _is(value: Any, wanted: object, is_json: bool) -> bool:
 
 
 def _shown(value: Any) -> str | None:
-    """The text that a partial comparison sees: texts, whole numbers, true and false."""
+    """The text that a partial comparison sees: texts, whole numbers (5.0 is one), true and false."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        return str(int(value))
     return str(value) if isinstance(value, (str, int)) else None
 
 

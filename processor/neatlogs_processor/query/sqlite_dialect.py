@@ -32,6 +32,7 @@ LATEST_METADATA: Final = (
 
 # NFKC takes this ligature apart, so no folded text holds it: behind both texts it makes "contains" mean "ends with".
 _END: Final = "\ufb01"
+_EXACT: Final = 2**53
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
 
 
@@ -146,9 +147,12 @@ def _json_test(row: str, operator: Operator, values: Sequence[str | int | Scalar
     if operator is Operator.IS_SET:
         return Condition(f"{row}.type <> 'null'")
     if operator in PARTIAL:
+        # JSON does not tell 5.0 from 5. Up to 2^53 a floating point number is the whole number that it was written as.
+        whole = f"CAST({row}.atom AS INTEGER)"
+        is_whole = f"{row}.type = 'real' AND {row}.atom = {whole} AND abs({row}.atom) <= {_EXACT}"
         shown = (
-            f"CASE {row}.type WHEN 'text' THEN {row}.atom WHEN 'integer' THEN CAST({row}.atom AS TEXT)"
-            f" WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' END"
+            f"CASE WHEN {row}.type IN ('text', 'true', 'false') THEN iif({row}.type = 'text', {row}.atom, {row}.type)"
+            f" WHEN {row}.type = 'integer' OR ({is_whole}) THEN CAST({whole} AS TEXT) END"
         )
         return _partial(shown, operator, fold(str(values[0])))
     if is_comparison(operator):

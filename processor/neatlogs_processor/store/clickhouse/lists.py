@@ -1,0 +1,378 @@
+"""The lists over ClickHouse: traces, sessions, end users; their sums, and what stands beside a row.
+
+A page of a list is asked for in two steps: which rows stand on it, with no more columns than that takes, and then
+these rows by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from neatlogs_processor.query.clickhouse_dialect import ClickHouseDialect
+from neatlogs_processor.query.dialect import Condition, conjunction
+from neatlogs_processor.query.errors import QueryError
+from neatlogs_processor.query.results import (
+    EXCLUSION_LIMIT,
+    Exclusion,
+    Neighbours,
+    Page,
+    SessionRow,
+    Summary,
+    TraceRow,
+    UserRow,
+)
+from neatlogs_processor.query.view import ALL_TIME, Tab, View
+from neatlogs_processor.store.clickhouse.asking import MAX_LITERAL, Question
+from neatlogs_processor.store.clickhouse.relation import days_of, these
+from neatlogs_processor.store.lists import NEWER_LIMIT, read_metadata, status_name
+from neatlogs_processor.store.selecting import (
+    GROUP_COLUMN,
+    in_period,
+    is_reference,
+    narrowed,
+    order_of,
+    read_cursor,
+    select,
+    traces_of,
+    write_cursor,
+)
+from neatlogs_processor.store.text import filterable_metadata, read_set
+
+# ruff: noqa: S608  # names and conditions are constants of this package, values are bound
+
+_TRACE_COLUMNS: Final = (
+    't.trace_id, t.start, t."end", t.duration, t.spans, t.errors, t.tokens_input, t.tokens_output, t.tokens,'
+    " t.head_rank, t.roots, t.status, t.service, t.name, t.workflow, t.session, t.end_user, t.source, t.metadata,"
+    " t.services, t.tags"
+)
+_ROOT_NOT_RECEIVED: Final = 2
+_MAX_NAME_CHARS: Final = 2000
+
+
+def traces(question: Question, view: View, now: int) -> Page[TraceRow]:
+    """See `TraceReader.traces`."""
+    place = read_cursor(view)
+    looked_at = view if place is None else narrowed(view, now, place)
+    dialect = question.dialect(looked_at, now)
+    order = order_of(view, dialect)
+    condition = traces_of(looked_at, now, dialect)
+    if place is not None:
+        condition = conjunction([condition, order.after(*place)])
+    found = question.rows(
+        f"SELECT t.trace_id, {order.expression} FROM {dialect.traces.sql} WHERE {condition.sql}"
+        f" ORDER BY {order.by()} LIMIT ?",
+        (*dialect.traces.parameters, *condition.parameters, view.limit + 1),
+    )
+    cursor = None
+    if len(found) > view.limit:
+        found = found[: view.limit]
+        cursor = write_cursor(view, found[-1][1], found[-1][0])
+    return Page(these_traces(question, [row[0] for row in found]), cursor)
+
+
+def latest_traces(
+    question: Question, dialect: ClickHouseDialect, condition: Condition, limit: int
+) -> tuple[TraceRow, ...]:
+    """Return the latest traces of which the condition is true. The condition is text of this package."""
+    found = question.rows(
+        f"SELECT t.trace_id FROM {dialect.traces.sql} WHERE {condition.sql}"
+        " ORDER BY t.start DESC, t.trace_id DESC LIMIT ?",
+        (*dialect.traces.parameters, *condition.parameters, limit),
+    )
+    return these_traces(question, [row[0] for row in found])
+
+
+def these_traces(question: Question, ids: Sequence[str]) -> tuple[TraceRow, ...]:
+    """Return the traces with these ids, in this order; one that has gone meanwhile is left out."""
+    found: dict[str, tuple[Any, ...]] = {}
+    overrides: dict[str, int] = {}
+    for start in range(0, len(ids), MAX_LITERAL):
+        part = list(ids[start : start + MAX_LITERAL])
+        table = these(part, question.version)
+        found |= {row[0]: row for row in question.rows(f"SELECT {_TRACE_COLUMNS} FROM {table.sql}", table.parameters)}
+        # Not merged yet, one may stand there twice.
+        counted = question.rows(
+            "SELECT trace_id, uniqExact(span_id, place, service, span_name, key) FROM neatlogs_overrides"
+            " WHERE trace_id IN ? GROUP BY trace_id",
+            (part,),
+        )
+        overrides |= dict(counted)
+    return tuple(_trace_row(found[one], overrides.get(one, 0)) for one in ids if one in found)
+
+
+def _trace_row(row: tuple[Any, ...], overrides: int) -> TraceRow:
+    return TraceRow(
+        trace_id=row[0],
+        start=row[1],
+        end=row[2],
+        duration=row[3],
+        spans=row[4],
+        errors=row[5],
+        tokens_input=row[6],
+        tokens_output=row[7],
+        tokens=row[8],
+        root_received=row[9] != _ROOT_NOT_RECEIVED,
+        roots=row[10],
+        status=status_name(row[11]),
+        service=row[12],
+        name=row[13],
+        workflow=row[14],
+        session=row[15],
+        end_user=row[16],
+        source=row[17],
+        metadata=clean_metadata(row[18]),
+        services=tuple(sorted(read_set(row[19]))),
+        tags=tuple(sorted(read_set(row[20]))),
+        overrides=overrides,
+    )
+
+
+def clean_metadata(text: str | None) -> dict[str, Any] | None:
+    """Return metadata as a sender wrote it, as the object that the embedded store would have kept."""
+    return read_metadata(filterable_metadata(text))
+
+
+def sessions(question: Question, view: View, now: int) -> Page[SessionRow]:
+    """See `TraceReader.sessions`."""
+    dialect = _dialect_of_groups(question, view, now)
+    found, cursor = _grouped(question, dialect, view, now, _session_columns(dialect))
+    return Page(session_rows(question, found, view, now), cursor)
+
+
+def session_rows(question: Question, found: Sequence[tuple[Any, ...]], view: View, now: int) -> tuple[SessionRow, ...]:
+    """Return sums of sessions as records, with the end users and the workflows of their traces in the period."""
+    users: dict[str, set[str]] = {}
+    workflows: dict[str, set[str]] = {}
+    if found:
+        dialect = question.over(days_of(view, now))
+        named = any_name("t.session", [row[0] for row in found])
+        condition = conjunction([named, in_period(view, now)])
+        for session, user, workflow in question.rows(
+            f"SELECT DISTINCT t.session, t.end_user, t.workflow FROM {dialect.traces.sql} WHERE {condition.sql}",
+            (*dialect.traces.parameters, *condition.parameters),
+        ):
+            if user is not None:
+                users.setdefault(session, set()).add(user)
+            if workflow is not None:
+                workflows.setdefault(session, set()).add(workflow)
+    return tuple(
+        SessionRow(
+            session=name,
+            end_users=tuple(sorted(users.get(name, ()))),
+            traces=count,
+            spans=spans,
+            errors=errors,
+            tokens=tokens,
+            start=start,
+            end=end,
+            duration=duration,
+            workflows=tuple(sorted(workflows.get(name, ()))),
+        )
+        for name, count, spans, errors, tokens, start, end, duration in found
+    )
+
+
+def any_name(column: str, names: Sequence[str]) -> Condition:
+    """Say that a column is one of these names, each bound by itself: together they may be longer than a parameter."""
+    return Condition(f"{column} IN ({', '.join('?' * len(names))})", tuple(names))
+
+
+def users(question: Question, view: View, now: int) -> Page[UserRow]:
+    """See `TraceReader.users`."""
+    dialect = _dialect_of_groups(question, view, now)
+    found, cursor = _grouped(question, dialect, view, now, _user_columns(dialect))
+    return Page(user_rows(question, found), cursor)
+
+
+def user_rows(question: Question, found: Iterable[tuple[Any, ...]]) -> tuple[UserRow, ...]:
+    """Return sums of end users as records, with their latest metadata."""
+    rows = list(found)
+    metadata: dict[str, str] = {}
+    if rows:
+        named = any_name("u.end_user", [row[0] for row in rows])
+        metadata = dict(
+            question.rows(
+                "SELECT u.end_user, argMaxIfMerge(u.metadata) FROM neatlogs_users AS u"
+                f" WHERE {named.sql} GROUP BY u.end_user",
+                named.parameters,
+            )
+        )
+    return tuple(
+        UserRow(
+            end_user=row[0],
+            metadata=clean_metadata(metadata.get(row[0])),
+            traces=row[1],
+            sessions=row[2],
+            spans=row[3],
+            errors=row[4],
+            tokens=row[5],
+            duration=row[6],
+            first_seen=row[7],
+            last_seen=row[8],
+        )
+        for row in rows
+    )
+
+
+def sums_of(
+    question: Question, dialect: ClickHouseDialect, tab: Tab, name: str, view: View, now: int
+) -> list[tuple[Any, ...]]:
+    """Return the sums of one session or one end user within the view's period, whatever its filters."""
+    columns = _session_columns(dialect) if tab is Tab.SESSIONS else _user_columns(dialect)
+    column = GROUP_COLUMN[tab]
+    condition = conjunction([Condition(f"{column} = ?", (name,)), in_period(view, now)])
+    return question.rows(
+        f"SELECT {columns} FROM {dialect.traces.sql} WHERE {condition.sql} GROUP BY {column} LIMIT 1",
+        (*dialect.traces.parameters, *condition.parameters),
+    )
+
+
+def sessions_of(
+    question: Question, dialect: ClickHouseDialect, end_user: str, view: View, now: int, limit: int
+) -> tuple[SessionRow, ...]:
+    """Return the latest sessions that hold traces of an end user; only those traces are added up."""
+    condition = conjunction([Condition("t.end_user = ? AND t.session IS NOT NULL", (end_user,)), in_period(view, now)])
+    found = question.rows(
+        f"SELECT {_session_columns(dialect)} FROM {dialect.traces.sql} WHERE {condition.sql}"
+        " GROUP BY t.session ORDER BY min(t.start) DESC LIMIT ?",
+        (*dialect.traces.parameters, *condition.parameters, limit),
+    )
+    return session_rows(question, found, view, now)
+
+
+def _session_columns(dialect: ClickHouseDialect) -> str:
+    return (
+        "assumeNotNull(t.session), count(), sum(t.spans), sum(t.errors),"
+        f' {dialect.added_up("t.tokens")}, min(t.start), max(t."end"), {dialect.lasted}'
+    )
+
+
+def _user_columns(dialect: ClickHouseDialect) -> str:
+    return (
+        "assumeNotNull(t.end_user), count(), count(DISTINCT t.session), sum(t.spans), sum(t.errors),"
+        f" {dialect.added_up('t.tokens')}, {dialect.added_up(dialect.took)}, min(t.start), max(t.start)"
+    )
+
+
+def _dialect_of_groups(question: Question, view: View, now: int) -> ClickHouseDialect:
+    """Return the dialect over all traces that a row may be made of: what is asked of one of them leaves none out."""
+    same_for_all = [filter_ for filter_ in view.filters if f"t.{filter_.field.spec.column}" == GROUP_COLUMN[view.tab]]
+    return question.dialect(view.with_filters(same_for_all), now)
+
+
+def _grouped(
+    question: Question, dialect: ClickHouseDialect, view: View, now: int, columns: str
+) -> tuple[list[tuple[Any, ...]], str | None]:
+    order, place, selection = order_of(view, dialect), _read_place(question, view), select(view, now, dialect)
+    having = selection.having if place is None else conjunction([selection.having, order.after(*place)])
+    found = question.rows(
+        f"SELECT {columns}, {order.expression} FROM {dialect.traces.sql} WHERE {selection.where.sql}"
+        f" GROUP BY {order.tie} HAVING {having.sql} ORDER BY {order.by()} LIMIT ?",
+        (*dialect.traces.parameters, *selection.where.parameters, *having.parameters, view.limit + 1),
+    )
+    cursor = None
+    if len(found) > view.limit:
+        found = found[: view.limit]
+        cursor = _write_place(question, dialect, view, found[-1][-1], found[-1][0])
+    return [row[:-1] for row in found], cursor
+
+
+def _write_place(question: Question, dialect: ClickHouseDialect, view: View, value: Any, name: str) -> str:
+    """Return the cursor behind a row. Addresses are short: for a long id stands a trace that has it."""
+    if len(json.dumps(name)) <= _MAX_NAME_CHARS:
+        return write_cursor(view, value, name)
+    column = GROUP_COLUMN[view.tab]
+    ((trace,),) = question.rows(
+        f"SELECT max(t.trace_id) FROM {dialect.traces.sql} WHERE {column} = ?", (*dialect.traces.parameters, name)
+    )
+    return write_cursor(view, [trace] if value == name else value, [trace])
+
+
+def _read_place(question: Question, view: View) -> tuple[Any, Any] | None:
+    place = read_cursor(view)
+    if place is None or not is_reference(place[1]):
+        return place
+    table = these([str(place[1][0])], question.version)
+    rows = question.rows(f"SELECT {GROUP_COLUMN[view.tab]} FROM {table.sql}", table.parameters)
+    if not rows or rows[0][0] is None:
+        raise QueryError("this page of the list is gone; begin with the first one", parameter="cursor")
+    return (rows[0][0] if is_reference(place[0]) else place[0]), rows[0][0]
+
+
+def summary(question: Question, view: View, now: int) -> Summary:
+    """See `TraceReader.summary`."""
+    dialect = question.dialect(view, now)
+    condition = traces_of(view, now, dialect)
+    (row,) = question.rows(
+        "SELECT count(), count(DISTINCT t.end_user), count(DISTINCT t.session), sum(t.spans), sum(t.errors),"
+        f" {dialect.added_up('t.tokens')} FROM {dialect.traces.sql} WHERE {condition.sql}",
+        (*dialect.traces.parameters, *condition.parameters),
+    )
+    return Summary(*row)
+
+
+def newer(question: Question, view: View, now: int, than: str) -> int:
+    """See `TraceReader.newer`."""
+    place = _place(question, view, than)
+    if place is None:
+        return 0
+    before = narrowed(view, now, place, backwards=True)
+    dialect = question.dialect(before, now)
+    behind = order_of(view, dialect).after(*place, backwards=True)
+    condition = conjunction([traces_of(before, now, dialect), behind])
+    ((count,),) = question.rows(
+        f"SELECT count() FROM (SELECT 1 FROM {dialect.traces.sql} WHERE {condition.sql} LIMIT ?)",
+        (*dialect.traces.parameters, *condition.parameters, NEWER_LIMIT),
+    )
+    return int(count)
+
+
+def neighbours(question: Question, view: View, trace_id: str, now: int) -> Neighbours:
+    """See `TraceReader.neighbours`."""
+    place = _place(question, view, trace_id)
+    if place is None:
+        return Neighbours(None, None)
+
+    def beside(*, backwards: bool) -> str | None:
+        looked_at = narrowed(view, now, place, backwards=backwards)
+        dialect = question.dialect(looked_at, now)
+        order = order_of(view, dialect)
+        condition = conjunction([traces_of(looked_at, now, dialect), order.after(*place, backwards=backwards)])
+        rows = question.rows(
+            f"SELECT t.trace_id FROM {dialect.traces.sql} WHERE {condition.sql}"
+            f" ORDER BY {order.by(backwards=backwards)} LIMIT 1",
+            (*dialect.traces.parameters, *condition.parameters),
+        )
+        return rows[0][0] if rows else None
+
+    return Neighbours(beside(backwards=True), beside(backwards=False))
+
+
+def _place(question: Question, view: View, trace_id: str) -> tuple[Any, Any] | None:
+    table = these([trace_id], question.version)
+    order = order_of(view, ClickHouseDialect(table, question.version))
+    rows = question.rows(f"SELECT {order.expression}, t.trace_id FROM {table.sql}", table.parameters)
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+def exclusions(question: Question, view: View, now: int) -> tuple[Exclusion, ...]:
+    """See `TraceReader.exclusions`."""
+    found = [Exclusion(index, _count(question, view.without(index), now)) for index in range(len(view.filters))]
+    if not view.period.is_everything:
+        found.append(Exclusion(None, _count(question, view.during(ALL_TIME), now)))
+    return tuple(found)
+
+
+def _count(question: Question, view: View, now: int) -> int:
+    group = GROUP_COLUMN.get(view.tab)
+    dialect = _dialect_of_groups(question, view, now) if group else question.dialect(view, now)
+    selection = select(view, now, dialect)
+    grouping = f" GROUP BY {group} HAVING {selection.having.sql}" if group else ""
+    bound = selection.parameters if group else selection.where.parameters
+    ((count,),) = question.rows(
+        f"SELECT count() FROM (SELECT 1 FROM {dialect.traces.sql} WHERE {selection.where.sql}{grouping} LIMIT ?)",
+        (*dialect.traces.parameters, *bound, EXCLUSION_LIMIT),
+    )
+    return int(count)

@@ -63,6 +63,10 @@ class AllowedMetadata:
             return text
         return None if left == "{}" else left
 
+    def allows(self, name: str) -> bool:
+        """Tell whether a member stays that stands alone: under its key, or a path through objects to it."""
+        return self._everything or any(name == known or name.startswith(f"{known}.") for known in self._names)
+
 
 def _allowed(text: str, start: int, names: frozenset[str], *, everything: bool = False) -> tuple[str, int]:
     """Return what may stay of the object that begins at `start`, and where the object ends."""

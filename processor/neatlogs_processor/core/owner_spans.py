@@ -123,12 +123,14 @@ class Edited:
         changed: How many spans that own identity had to change.
         removed: How many attributes were removed from spans that own no identity.
         overrides: At most `MAX_REPORTED_OVERRIDES` descriptions of these, in the order of the request.
+        invalid: How many attributes the stage has removed from owners because of their value; the stage says it.
     """
 
     body: bytes
     changed: int = 0
     removed: int = 0
     overrides: list[Override] = field(default_factory=list)
+    invalid: int = 0
 
 
 def edit_owners(body: bytes, policy: EndUserPolicy, *, seek: Sought, edit: Edit, strip: Sought | None = None) -> Edited:

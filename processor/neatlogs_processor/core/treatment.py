@@ -27,7 +27,7 @@ class Treatment:
     Attributes:
         policy: The rule's policy.
         accept: Takes identity from other keys; see `accepting`.
-        pseudonymize: Replaces ids by pseudonyms.
+        pseudonymize: Lets of identity out what may leave; see `pseudonymizing`.
         emit: Writes identity under other keys; see `emitting`.
     """
 
@@ -61,6 +61,7 @@ class Treatment:
 
 def _add(enforced: Enforced, edited: Edited) -> None:
     """Count among the overrides what a stage has removed, and describe it while there is room."""
+    enforced.counts.invalid += edited.invalid
     if not edited.removed:
         return
     enforced.counts.overrides[Place.CHILD] += edited.removed

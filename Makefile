@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test browser-test browser-lint node-example page-example lint bench bench-collector bench-shim bench-store torture demo screenshots check wheel-check clean
+.PHONY: help run test browser-test browser-lint node-example page-example lint bench bench-collector bench-shim bench-store scale torture demo screenshots check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -96,6 +96,9 @@ bench-shim: $(VENV)/.dev  ## Measure the shim: its span processor beside one tha
 
 bench-store: $(VENV)/.dev  ## Measure the store: writing, room on disk, questions (ARGS="--spans 5000000")
 	$(BIN)/python -m tests.bench.store $(ARGS)
+
+scale: $(VENV)/.dev  ## The plan for 10^4 to 10^8 spans a second, from its inputs (ARGS=--write: into docs/scale.md)
+	$(BIN)/python -m tests.bench.scale $(ARGS)
 
 torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, outages, damaged files, full disk, hostile input, fuzzing, an hour of load
 	$(BIN)/python tests/torture/kill9.py --mode queue --kills 100

@@ -79,6 +79,10 @@ class Gauges:
         self.queue_full = Gauge("queue_full", "1 while the durable queue refuses requests, or soon will, else 0.")
         self.dead_letters = Gauge("queue_dead_letters", "Requests that the upstream refused for good, kept aside.")
         self.dead_letter_bytes = Gauge("queue_dead_letter_bytes", "Bytes of the requests that are kept aside.")
+        self.held_spans = Gauge("inherit_held_spans", "Spans on the disk that wait for the root of their trace.")
+        self.held_bytes = Gauge("inherit_held_bytes", "Bytes of the spans that wait for the root of their trace.")
+        self.held_traces = Gauge("inherit_held_traces", "Traces whose root is awaited.")
+        self.remembered_roots = Gauge("inherit_roots", "Roots that are remembered for spans that come after them.")
         self.store_bytes = Gauge("store_bytes", "Bytes of the store on the disk, its log included.")
         self.store_bytes_limit = Gauge(
             "store_bytes_limit", "Above this the oldest traces go, if there is such a limit: --store-max-size."

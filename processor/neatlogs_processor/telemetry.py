@@ -88,6 +88,14 @@ class Counters:
             "dead_letters_dropped", "Dead letters that made room for newer ones.", "signal"
         )
         self.queue_files_set_aside = Counter("queue_files_set_aside", "Damaged queue files that were set aside.")
+        self.inherit_spans = Counter(
+            "inherit_spans",
+            "Spans that went on with --inherit: roots, children that were stamped, and why the others were not.",
+            "outcome",
+        )
+        self.inherit_files_set_aside = Counter(
+            "inherit_files_set_aside", "Damaged files of spans that waited for their root, set aside."
+        )
         self.store_spans = Counter(
             "store_spans",
             "Spans that reached the store: written, there already, or without the ids to keep them by.",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from neatlogs_processor.core.attributes import read_key
 from neatlogs_processor.core.policy import names_somebody
 from neatlogs_processor.core.schema import END_USER_ID, END_USER_METADATA, LEN, NAMESPACE, SESSION_ID, SPAN
+from neatlogs_processor.core.sought import Sought
 from neatlogs_processor.core.span_heads import Head
 from neatlogs_processor.core.strict import read_key_value
 from neatlogs_processor.core.wire import encode_len, fields
 from neatlogs_processor.errors import MalformedOtlpError
 
-INHERITED: Final = (END_USER_ID, END_USER_METADATA, SESSION_ID)
+INHERITED: Final = Sought((END_USER_ID, END_USER_METADATA, SESSION_ID))
 """The keys that children inherit. Where the identity came from (`neatlogs.end_user.source`) stays on the root."""
 
 _NO_START: Final = 2**64 - 1
@@ -42,10 +42,12 @@ class Stamp:
 
     def __init__(self, attributes: bytes) -> None:
         self._all = attributes
-        self._each = [
+        each = [
             (read_key(attributes, field.start, field.end)[0], attributes[field.tag : field.end])
             for field in fields(attributes, 0, len(attributes), refuse_groups=True)
         ]
+        self._each = each
+        self._sought = Sought(key for key, _ in each)
 
     def on(self, span: bytes) -> bytes:
         """Return a span with those of the attributes that it does not have; the very same object if it has all.
@@ -56,13 +58,13 @@ class Stamp:
         for key, _ in self._each:
             # Nearly always it is not even among the values.
             if key in span:
-                present = _keys(span, [key for key, _ in self._each])
+                present = _find(span, self._sought)
                 missing = b"".join(field for key, field in self._each if key not in present)
                 return span + missing if missing else span
         return span + self._all
 
 
-def read_owner(head: Head, span: bytes, keys: Collection[bytes] = INHERITED) -> Owner:
+def read_owner(head: Head, span: bytes, keys: Sought = INHERITED) -> Owner:
     """Read what a span that owns identity gives to the others of its trace.
 
     Args:
@@ -73,14 +75,14 @@ def read_owner(head: Head, span: bytes, keys: Collection[bytes] = INHERITED) -> 
     order = bytes((head.rank,)) + (head.start or _NO_START).to_bytes(8, "big") + head.span_id
     if NAMESPACE not in span:
         return Owner(order, b"")
-    found = _keys(span, keys)
+    found = _find(span, keys)
     if not _names_somebody(found.get(END_USER_ID)):
         return Owner(order, b"")
-    return Owner(order, b"".join(encode_len(SPAN.attributes, found[key]) for key in keys if key in found))
+    return Owner(order, b"".join(encode_len(SPAN.attributes, attribute) for attribute in found.values()))
 
 
-def _keys(span: bytes, keys: Collection[bytes]) -> dict[bytes, bytes]:
-    """Find attributes of a span by their keys, and return the `KeyValue` of each."""
+def _find(span: bytes, keys: Sought) -> dict[bytes, bytes]:
+    """Find attributes of a span, and return the `KeyValue` of each by its key, in the order of the span."""
     found: dict[bytes, bytes] = {}
     for field in fields(span, 0, len(span), refuse_groups=False):
         if field.number == SPAN.attributes and field.wire_type == LEN:

@@ -7,6 +7,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from neatlogs_processor.core.policy import EndUserPolicy
+from neatlogs_processor.core.sought import Sought
 from neatlogs_processor.core.span_heads import CHILD, ENTRY, ROOT, Head
 from neatlogs_processor.core.stamping import INHERITED, Owner, Stamp, read_owner
 from support.spans import TRACE, attributes, child, root
@@ -20,13 +21,13 @@ WHOLE = {
 ID = {"neatlogs.end_user.id": "u_1"}
 
 
-def owner_of(span: Span, rank: int = ROOT, keys: tuple[bytes, ...] = INHERITED) -> Owner:
+def owner_of(span: Span, rank: int = ROOT, keys: Sought = INHERITED) -> Owner:
     """What a span gives to the others."""
     head = Head(TRACE, rank, span.start_time_unix_nano, span.span_id)
     return read_owner(head, span.SerializeToString(), keys)
 
 
-def stamped(owner: Span, span: Span, keys: tuple[bytes, ...] = INHERITED) -> dict[str, str]:
+def stamped(owner: Span, span: Span, keys: Sought = INHERITED) -> dict[str, str]:
     """The attributes of a span after it has inherited."""
     result = Stamp(owner_of(owner, keys=keys).attributes).on(span.SerializeToString())
     return {one.key: one.value.string_value for one in Span.FromString(result).attributes}
@@ -82,7 +83,7 @@ def test_a_root_without_an_end_user_gives_nothing(owner: Span) -> None:
 def test_other_keys_are_inherited_where_they_are_named() -> None:
     """What else identifies the end user on a root, as an attribute of any type, is inherited too."""
     owner = Span(attributes=[*attributes(ID), KeyValue(key="user.id", value=AnyValue(int_value=7))])
-    given = Span.FromString(Stamp(owner_of(owner, keys=(*INHERITED, b"user.id")).attributes).on(b""))
+    given = Span.FromString(Stamp(owner_of(owner, keys=INHERITED | Sought((b"user.id",))).attributes).on(b""))
     assert [(one.key, one.value.int_value) for one in given.attributes][1] == ("user.id", 7)
 
 

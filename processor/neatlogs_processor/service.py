@@ -2,6 +2,7 @@
 
 receiver -> pipeline (bound, enforce, count) -> console -> budget -> retry -> exporter
 receiver -> pipeline (bound, enforce, count) -> console -> durable queue ... exporter     with --queue-dir
+receiver -> pipeline (bound, enforce, count) -> console -> holding ... durable queue      with --inherit
 receiver -> pipeline (bound, enforce, count) -> console -> store [-> one of the above]    with --store
 """
 
@@ -28,6 +29,9 @@ from neatlogs_processor.exporters.console import Console
 from neatlogs_processor.exporters.sender import Budget, Retry, Sender
 from neatlogs_processor.exposition import Exposition
 from neatlogs_processor.formats import ListenAddress
+from neatlogs_processor.holding.events import HoldingEvents
+from neatlogs_processor.holding.file import holding_file_in
+from neatlogs_processor.holding.holding import Holding
 from neatlogs_processor.own_listener import points_at
 from neatlogs_processor.page_wiring import page_routes
 from neatlogs_processor.pipeline import Pipeline
@@ -82,6 +86,7 @@ class Service:
         self._treat = wiring.treatment(settings)
         self.telemetry = Telemetry()
         self._queue: DurableQueue | None = None
+        self._holding: Holding | None = None
         self._store: Store | None = None
         self._store_required = False
         self._reader: SqliteReader | None = None
@@ -200,7 +205,31 @@ class Service:
         gauges.queue_full.read = lambda: queue.state.full
         gauges.dead_letters.read = lambda: queue.state.dead_requests
         gauges.dead_letter_bytes.read = lambda: queue.state.dead_size
+        if settings.inherit:
+            return self._held_before(queue, settings.queue_dir)
+        if holding_file_in(settings.queue_dir).exists():
+            # What waited when the processor last ran with --inherit goes on.
+            self._held_before(queue, settings.queue_dir)
         return queue
+
+    def _held_before(self, queue: DurableQueue, directory: Path) -> Holding:
+        """Return what holds spans until their root arrives, in front of the queue."""
+        self._holding = Holding(
+            directory,
+            queue.send,
+            inherits=self._settings.inherit,
+            policy=self._treat.policy,
+            keys=wiring.inherited(self._settings),
+            limits=wiring.holding_limits(self._settings),
+            events=HoldingEvents(self.telemetry),
+            chance=_chance,
+        )
+        holding, gauges = self._holding, self.telemetry.gauges
+        gauges.held_spans.read = lambda: holding.spans
+        gauges.held_bytes.read = lambda: holding.size
+        gauges.held_traces.read = lambda: holding.traces
+        gauges.remembered_roots.read = lambda: holding.roots
+        return holding
 
     @property
     def queue_state(self) -> QueueState | None:
@@ -229,6 +258,8 @@ class Service:
             await self._admin.start()
         if self._queue is not None:
             self._queue.start()
+        if self._holding is not None:
+            self._holding.start()
         await self._grpc.start()
         self._listening = True
         return Listening(grpc, http, admin)
@@ -238,6 +269,8 @@ class Service:
             return "starting or stopping"
         if self._queue is not None and self._queue.state.full:
             return "the queue is full"
+        if self._holding is not None and self._holding.full:
+            return "spans that waited for their roots find the queue full"
         if self._store is not None and self._store_required:
             return self._store.trouble
         return ""
@@ -268,6 +301,8 @@ class Service:
         grace = self._settings.shutdown_timeout
         end = asyncio.get_running_loop().time() + grace
         await asyncio.gather(*(one.stop(grace) for one in (self._grpc, self._http) if one is not None))
+        if self._holding is not None:
+            await self._holding.stop()
         if self._queue is not None:
             # What is not delivered by then stays on the disk, so the time is shared rather than added.
             await self._queue.stop(max(0.0, end - asyncio.get_running_loop().time()))

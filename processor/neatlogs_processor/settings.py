@@ -279,6 +279,11 @@ def _check_upstream(settings: Settings) -> None:
 
 
 def _check_queue(settings: Settings) -> None:
+    if settings.inherit and settings.queue_dir is None:
+        raise ConfigError(
+            "--inherit needs --queue-dir: an exporter sends a trace's root only after the answer to its children, so"
+            " they have to wait on the disk, acknowledged"
+        )
     if settings.queue_dir is None:
         return
     if settings.upstream_endpoint is None:

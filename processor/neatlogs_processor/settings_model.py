@@ -37,7 +37,7 @@ from neatlogs_processor.setting_types import (
 
 _RECEIVE, _LIMIT, _SECURE = "Receiving", "Limits", "TLS and keys"
 _FORWARD, _QUEUE, _STORE, _RULE, _WATCH = "Forwarding", "The queue", "The store", "The rule", "Watching"
-_PAGE = "The page"
+_PAGE, _INHERIT = "The page", "Inheriting"
 
 
 class Settings(BaseModel):
@@ -270,6 +270,36 @@ class Settings(BaseModel):
         "Requests of each signal that are sent from the queue at the same time.",
         ge=1,
         le=100,
+    )
+
+    inherit: Switch = setting(
+        False,
+        Meta(_INHERIT, "", yes_no),
+        "For backends that look at single spans: hold the spans of a trace in --queue-dir until its root arrives, and"
+        " put the end user on all of them.",
+    )
+    inherit_wait: Duration = setting(
+        10.0,
+        Meta(_INHERIT, "DURATION", format_duration),
+        "How long a span may wait for its root; then it goes on without an end user, counted.",
+        gt=0,
+    )
+    inherit_max_spans: int = setting(
+        250_000,
+        Meta(_INHERIT, "NUMBER"),
+        "How many spans may wait; of more, the oldest go on without an end user, counted.",
+        ge=1,
+    )
+    inherit_max_bytes: DiskSize = setting(
+        256 * 2**20,
+        Meta(_INHERIT, "SIZE", format_size),
+        "How many bytes of spans may wait, likewise. What may go on and finds the queue full takes as much again.",
+    )
+    inherit_memory: Size = setting(
+        64 * 2**20,
+        Meta(_INHERIT, "SIZE", format_size),
+        "Memory for roots that have gone on, whose later spans need not wait; the oldest, and all after an hour, are"
+        " forgotten.",
     )
 
     store: StorePath = setting(

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 from neatlogs_processor.core.accepting import Accepting
 from neatlogs_processor.core.emitting import Emitting
-from neatlogs_processor.core.identity_keys import BACKENDS, SDKS, together
+from neatlogs_processor.core.identity_keys import BACKENDS, EVERY_SPANS_OWN, SDKS, sought_by, together
 from neatlogs_processor.core.policy import EndUserPolicy
+from neatlogs_processor.core.sought import Sought
+from neatlogs_processor.core.stamping import INHERITED
 from neatlogs_processor.core.treatment import Treatment
 from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.exporters.otlp_grpc import OtlpGrpcExporter
+from neatlogs_processor.holding.holding import HoldingLimits
 from neatlogs_processor.receivers.http_body import BodyLimits
 from neatlogs_processor.receivers.http_protocol import ConnectionLimits
 from neatlogs_processor.receivers.otlp_grpc import GrpcLimits
@@ -125,6 +128,22 @@ def store_limits(settings: Settings) -> Limits:
     """Return how much the store keeps."""
     age = settings.store_max_age
     return Limits(None if age is None else round(age * 10**9), settings.store_max_size)
+
+
+def inherited(settings: Settings) -> Sought:
+    """Return the keys of a root that the other spans of its trace inherit."""
+    emitted = together(settings.emit, settings.emit_for, BACKENDS)
+    return INHERITED | sought_by(one for one in emitted if one.key not in EVERY_SPANS_OWN)
+
+
+def holding_limits(settings: Settings) -> HoldingLimits:
+    """Return how long spans wait for their root, and how many; without `--inherit` none does for any longer."""
+    return HoldingLimits(
+        wait=settings.inherit_wait if settings.inherit else 0.0,
+        max_spans=settings.inherit_max_spans,
+        max_bytes=settings.inherit_max_bytes,
+        max_memory=settings.inherit_memory,
+    )
 
 
 def exporter(settings: Settings) -> OtlpGrpcExporter | OtlpHttpExporter | None:

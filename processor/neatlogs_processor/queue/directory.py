@@ -2,6 +2,7 @@
 
 queue.v1.sqlite (-wal, -shm)   the requests; the number is the version of the schema
 lock                           held (flock) by the one process that may write; names its pid
+holding.v1.sqlite (-wal, -shm) spans that wait for the root of their trace (see `neatlogs_processor.holding`)
 reserve                        room that is given up when the disk is full, so that deleting still works
 corrupt-...                    files that were damaged, kept for whoever wants to look
 """
@@ -24,7 +25,7 @@ RESERVE_BYTES = 4 * 2**20
 """Deleting writes to the log before it frees anything; this is several times what one transaction needs."""
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_OURS = ("queue.v", "lock", "reserve", "corrupt-", "recovering-", "lost+found")
+_OURS = ("queue.v", "holding.v", "lock", "reserve", "corrupt-", "recovering-", "lost+found")
 
 
 class QueueDirectory:

@@ -32,6 +32,9 @@ commands:
   store export  write traces as OTLP JSON lines: all, or those of --filter 'end_user is ali', and of --last 24h or
                 --from TIME and --to TIME; to --output FILE instead of the standard output
   store forget  erase all traces of --end-user ID; asks first, unless --yes
+  store migrate make the tables of --store clickhouse://...; --print prints the statements, --cluster NAME for a cluster
+  store rebuild fill what the rollups on ClickHouse miss: for spans from before, after a crash; --check only says it
+  store copy    copy sqlite:FILE to clickhouse://user@host:8123/database; goes on where it stopped, and verifies
   ottl          print the rule for an OpenTelemetry Collector's transform processor, as near as that comes to it
 """
 

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import quote, unquote
 
 _SIZE_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -39,6 +40,8 @@ _BASE = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", re.ASCII)
 _SIGNAL_PATH = re.compile(r"(?:^|/)(v1/(?:traces|metrics|logs))/*$")
 # https://www.rfc-editor.org/rfc/rfc6454#section-6.2
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?", re.ASCII)
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_CLICKHOUSE_EXAMPLE = "user@host:8123/database"
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # replaced here, not bound
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|::1|localhost", re.ASCII)
 
@@ -146,6 +149,60 @@ class Endpoint:
 
     def __str__(self) -> str:
         return self.target if self.path else f"{'https' if self.tls else 'http'}://{self.target}{self.base}"
+
+
+@dataclass(frozen=True)
+class ClickHouseAddress:
+    """A database of a ClickHouse server, reached over HTTP: `clickhouse://[user@]host[:port]/database`.
+
+    Attributes:
+        host: A name or an address without brackets.
+        port: 1 to 65535.
+        user: Who asks.
+        database: An identifier of letters, digits and underscores.
+        tls: Whether the connection is encrypted: `clickhouses://`, or `?secure=1`.
+    """
+
+    host: str
+    port: int
+    user: str = "default"
+    database: str = "default"
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> ClickHouseAddress:
+        """Read an address. It holds no password, because a process list shows it."""
+        scheme, _, rest = text.strip().partition("://")
+        user, at, place = rest.rpartition("@")
+        if ":" in user:
+            raise ValueError(
+                "a password does not belong here, where the process list shows it: write it into a file and name that"
+                " with --store-password-file, or set CLICKHOUSE_PASSWORD"
+            )
+        place, _, query = place.partition("?")
+        if query not in ("", "secure=0", "secure=1"):
+            raise ValueError(
+                f"{query!r} is not known here; write clickhouse://{_CLICKHOUSE_EXAMPLE}, or ?secure=1 for TLS"
+            )
+        tls = scheme.lower() == "clickhouses" or query == "secure=1"
+        address, _, database = place.partition("/")
+        if not _IDENTIFIER.fullmatch(database or "default"):
+            raise ValueError(f"{database!r} is not a name of a database; write clickhouse://{_CLICKHOUSE_EXAMPLE}")
+        if re.search(r":[^\]]*$", address) is None:
+            address += ":8443" if tls else ":8123"
+        host, port = _host_and_port(address, example=f"clickhouse://{_CLICKHOUSE_EXAMPLE}")
+        if port == 0 or (at and not user):
+            raise ValueError(f"write clickhouse://{_CLICKHOUSE_EXAMPLE}")
+        return cls(host, port, unquote(user) or "default", database or "default", tls=tls)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it leads to this machine and nowhere else."""
+        return _LOOPBACK.fullmatch(self.host.lower()) is not None
+
+    def __str__(self) -> str:
+        scheme = "clickhouses" if self.tls else "clickhouse"
+        return f"{scheme}://{quote(self.user, safe='')}@{_join(self.host, self.port)}/{self.database}"
 
 
 def parse_listener(text: str, *, example: str) -> ListenAddress | None:

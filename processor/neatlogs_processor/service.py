@@ -44,6 +44,9 @@ from neatlogs_processor.receivers.otlp_grpc import OtlpGrpcReceiver
 from neatlogs_processor.receivers.otlp_http import OtlpHttpReceiver
 from neatlogs_processor.settings import Settings
 from neatlogs_processor.store.beside import StoreBeside
+from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin, connect
+from neatlogs_processor.store.clickhouse.destination import ClickHouseStore
+from neatlogs_processor.store.clickhouse.reader import ClickHouseReader
 from neatlogs_processor.store.reader import SqliteReader
 from neatlogs_processor.store.sqlite import Store
 from neatlogs_processor.telemetry import Telemetry, logger
@@ -87,11 +90,11 @@ class Service:
         self.telemetry = Telemetry()
         self._queue: DurableQueue | None = None
         self._holding: Holding | None = None
-        self._store: Store | None = None
+        self._store: Store | ClickHouseStore | None = None
         self._store_required = False
-        self._reader: SqliteReader | None = None
+        self._reader: SqliteReader | ClickHouseReader | None = None
         # Where traces are kept, if they are.
-        self.store_path: Path | None = None
+        self.store_place: Path | ClickHouseLogin | None = None
         handle = Pipeline(
             self._destinations(),
             treat=self._treat,
@@ -146,8 +149,11 @@ class Service:
 
     def _page(self) -> Sequence[BaseRoute]:
         """Return the routes of the traces page, which shows a store where there is one."""
-        if self.store_path is not None:
-            self._reader = SqliteReader(self.store_path)
+        place = self.store_place
+        if isinstance(place, Path):
+            self._reader = SqliteReader(place)
+        elif place is not None:
+            self._reader = ClickHouseReader(lambda: connect(place))
         return page_routes(self._settings, self._reader, receiving=self._receiving)
 
     def _destinations(self) -> dict[Signal, Sender]:
@@ -165,18 +171,27 @@ class Service:
     def _with_store(self, upstream: Sender | None) -> Sender | None:
         """Return what takes traces: the store, the upstream, or both."""
         settings = self._settings
-        self.store_path = wiring.store_path(settings, os.environ)
-        if self.store_path is None:
+        self.store_place = wiring.store_place(settings, os.environ)
+        if self.store_place is None:
             return upstream
-        self._store = Store(
-            self.store_path,
-            policy=self._treat.policy,
-            limits=wiring.store_limits(settings),
-            telemetry=self.telemetry,
-            chance=_chance,
-        )
-        if settings.store_max_size is not None:
-            self.telemetry.gauges.store_bytes_limit.read = lambda: settings.store_max_size or 0
+        if isinstance(self.store_place, Path):
+            self._store = Store(
+                self.store_place,
+                policy=self._treat.policy,
+                limits=wiring.store_limits(settings),
+                telemetry=self.telemetry,
+                chance=_chance,
+            )
+            if settings.store_max_size is not None:
+                self.telemetry.gauges.store_bytes_limit.read = lambda: settings.store_max_size or 0
+        else:
+            self._store = ClickHouseStore(
+                self.store_place,
+                policy=self._treat.policy,
+                batch_time=settings.store_batch_time,
+                telemetry=self.telemetry,
+                chance=_chance,
+            )
         self._store_required = upstream is None or settings.store_required
         if upstream is None:
             return self._store
@@ -337,7 +352,7 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop, number)
     service = Service(settings)
     try:
-        _welcome(settings, await service.start(), service.store_path)
+        _welcome(settings, await service.start(), service.store_place)
         await stopping.wait()
         await service.drain()
         loop.call_later(settings.shutdown_timeout + _LAST_SECONDS, _leave)
@@ -352,7 +367,7 @@ def _leave() -> None:
     os._exit(1)
 
 
-def _welcome(settings: Settings, listening: Listening, store: Path | None) -> None:
+def _welcome(settings: Settings, listening: Listening, store: Path | ClickHouseLogin | None) -> None:
     address = listening.grpc.reachable
     upstream = settings.upstream_endpoint
     destination = "no upstream" if upstream is None else f"upstream {upstream}"

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from neatlogs_processor.core.identity_keys import IdentityKey, read_identity_keys
 from neatlogs_processor.formats import (
+    ClickHouseAddress,
     check_header_name,
     check_headers,
     check_origin,
@@ -24,6 +25,7 @@ from neatlogs_processor.formats import (
 
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
+_CLICKHOUSE: Final = re.compile(r"clickhouses?://", re.IGNORECASE)
 _ROOT_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+/?", re.ASCII)
 
 
@@ -95,8 +97,11 @@ def _unless_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _store(value: Any) -> Any:
     if isinstance(value, str):
-        return "none" if value.strip().lower() == "none" else Path(value).expanduser()
-    raise ValueError("write a path, or none")
+        if _CLICKHOUSE.match(value.strip()):
+            return ClickHouseAddress.parse(value)
+        if "://" not in value:
+            return "none" if value.strip().lower() == "none" else Path(value).expanduser()
+    raise ValueError("write a path, clickhouse://user@host:8123/database, or none")
 
 
 def _headers(value: Any) -> Any:
@@ -179,7 +184,7 @@ DiskSizeOrNone = Annotated[
 Duration = Annotated[float, BeforeValidator(_duration("8s or 500ms"))]
 Age = Annotated[float, BeforeValidator(_duration("72h or 30d"))]
 AgeOrNone = Annotated["float | None", BeforeValidator(_unless_none(_duration("30d, 12h or none")))]
-StorePath = Annotated['Path | Literal["none"] | None', BeforeValidator(_store)]
+StorePlace = Annotated[Path | ClickHouseAddress | Literal["none"] | None, BeforeValidator(_store)]
 Headers = Annotated[dict[str, SecretStr], BeforeValidator(_headers)]
 HeaderNames = Annotated[tuple[str, ...], BeforeValidator(_header_names)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]

@@ -16,7 +16,7 @@ from typing import Any, cast
 from pydantic import SecretStr, ValidationError
 
 from neatlogs_processor.errors import ConfigError
-from neatlogs_processor.formats import parse_header_lines
+from neatlogs_processor.formats import ClickHouseAddress, parse_header_lines
 from neatlogs_processor.setting_types import Meta, comma
 from neatlogs_processor.settings_model import Settings
 
@@ -29,6 +29,8 @@ __all__ = ["CONFIG_VARIABLE", "ENV_PREFIX", "Entry", "Loaded", "Settings", "chec
 
 ENV_PREFIX = "NEATLOGS_PROCESSOR_"
 CONFIG_VARIABLE = "NEATLOGS_PROCESSOR_CONFIG"
+
+_PASSWORD = re.compile(r"(://[^/@]*?:).*@", re.DOTALL)
 
 # Kubernetes puts these into every pod beside a Service that is named neatlogs-processor:
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
@@ -168,7 +170,9 @@ def _explain(
         place = f"{place}: {name}"
     if known[name].meta.secret:
         return f"{place}: {message}"
-    return f"{place}: {values[name]!r} cannot be used: {message}"
+    # A URL may hold a password although none should.
+    value = _PASSWORD.sub(r"\1***@", values[name]) if isinstance(values[name], str) else values[name]
+    return f"{place}: {value!r} cannot be used: {message}"
 
 
 def check_together(settings: Settings) -> None:
@@ -200,6 +204,7 @@ def check_together(settings: Settings) -> None:
     _check_upstream(settings)
     _check_queue(settings)
     if settings.store_required and (settings.upstream_endpoint is None or settings.store in (None, "none")):
+    _check_clickhouse(settings)
         raise ConfigError(
             "--store-required is for a store beside an upstream: name both with --store and --upstream-endpoint"
             " (a store alone is always required)"
@@ -301,6 +306,16 @@ def _check_queue(settings: Settings) -> None:
 
 
 def _with_headers_file(settings: Settings) -> Settings:
+def _check_clickhouse(settings: Settings) -> None:
+    store = settings.store
+    if settings.store_password_file is not None and not isinstance(store, ClickHouseAddress):
+        raise ConfigError("--store-password-file has no effect without --store clickhouse://user@host:8123/database")
+    if settings.store_ca_file is not None and not (isinstance(store, ClickHouseAddress) and store.tls):
+        raise ConfigError(
+            "--store-ca-file has no effect without TLS: write --store clickhouses://user@host:8443/database"
+        )
+
+
     path = settings.upstream_headers_file
     if path is None:
         return settings

@@ -23,7 +23,7 @@ from neatlogs_processor.setting_types import (
     Origins,
     RootPath,
     Size,
-    StorePath,
+    StorePlace,
     Switch,
     Words,
     comma,
@@ -302,7 +302,14 @@ class Settings(BaseModel):
         " forgotten.",
     )
 
-    store: StorePath = setting(
+    store: StorePlace = setting(
+        None,
+        Meta(_STORE, "PLACE"),
+        "Where traces are kept: a file, clickhouse://user@host:8123/database (clickhouses:// for TLS), or none. With an"
+        " upstream they are kept only in a store that is named; without one the store is neatlogs/traces.db in the"
+        " user's data directory (XDG_DATA_HOME, else ~/.local/share).",
+    )
+    store_password_file: Path | None = setting(
         None,
         Meta(_STORE, "FILE"),
         "Where traces are kept, or none. With an upstream they are kept only in a store that is named; without one the"

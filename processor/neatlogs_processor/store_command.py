@@ -1,4 +1,4 @@
-"""`neatlogs-processor store info`, `prune`, `export` and `forget`: their words, and what they say."""
+"""`neatlogs-processor store info`, `prune`, `export`, `forget`, and for ClickHouse `migrate`, `rebuild` and `copy`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 from urllib.parse import urlencode
 
+from neatlogs_processor.clickhouse_command import clickhouse_command
 from neatlogs_processor.errors import ConfigError, ProcessorError
+from neatlogs_processor.formats import ClickHouseAddress
 from neatlogs_processor.settings import Loaded
 
 if TYPE_CHECKING:
     from neatlogs_processor.query.view import View
-    from neatlogs_processor.store.forgetting import Found
+    from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin
+    from neatlogs_processor.store.found import Found
 
-NAMES: Final = ("info", "prune", "export", "forget")
+NAMES: Final = ("info", "prune", "export", "forget", "migrate", "rebuild", "copy")
 """What stands behind `store`."""
 
 
@@ -35,7 +38,8 @@ def store_command(argv: list[str], parser: type[argparse.ArgumentParser]) -> Cal
     """
     name = argv.pop(0) if argv and not argv[0].startswith("-") else ""
     if name not in NAMES:
-        raise ConfigError(f"store {name or 'alone'} is no command; write store info, prune, export or forget")
+        known = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
+        raise ConfigError(f"store {name or 'alone'} is no command; write store {known}")
     own = parser_of(name, parser)
     given, argv[:] = own.parse_known_args(argv)
     if name == "prune":
@@ -43,6 +47,8 @@ def store_command(argv: list[str], parser: type[argparse.ArgumentParser]) -> Cal
         for flag, value in (("--store-max-age", given.max_age), ("--store-max-size", given.max_size)):
             argv += [] if value is None else [flag, value]
         return _prune
+    if name in ("migrate", "rebuild", "copy"):
+        return clickhouse_command(name, given)
     return {"info": _info, "export": _export, "forget": _forget}[name](given)
 
 
@@ -59,6 +65,15 @@ def parser_of(name: str, parser: type[argparse.ArgumentParser] = argparse.Argume
         for flag in ("--last", "--from", "--to"):
             own.add_argument(flag)
         own.add_argument("--output", type=Path)
+    elif name == "migrate":
+        own.add_argument("--print", action="store_true")
+        own.add_argument("--cluster")
+    elif name == "rebuild":
+        own.add_argument("--check", action="store_true")
+        own.add_argument("--all", action="store_true")
+    elif name == "copy":
+        own.add_argument("source", nargs="?", default="")
+        own.add_argument("target", nargs="?", default="")
     else:
         own.add_argument("--end-user", default="")
         own.add_argument("--yes", action="store_true")
@@ -79,22 +94,29 @@ class IgnoringClosedOutput:
         return True
 
 
-def _path(loaded: Loaded) -> Path:
-    from neatlogs_processor.wiring import usual_store_path
+def _place(loaded: Loaded) -> Path | ClickHouseLogin:
+    from neatlogs_processor.wiring import clickhouse_login, usual_store_path
 
     store = loaded.settings.store
     if store == "none":
         raise ConfigError("--store is none, and this command needs one: --store FILE")
+    if isinstance(store, ClickHouseAddress):
+        return clickhouse_login(loaded.settings, store, os.environ)
     return store if isinstance(store, Path) else usual_store_path(os.environ)
 
 
 def _info(given: argparse.Namespace) -> Callable[[Loaded], int]:
     def run(loaded: Loaded) -> int:
-        from neatlogs_processor.store.commands import look, write_info
+        from neatlogs_processor.store import commands
+        from neatlogs_processor.store.clickhouse import commands as of_clickhouse
         from neatlogs_processor.wiring import store_limits
 
+        place, limits = _place(loaded), store_limits(loaded.settings)
         with IgnoringClosedOutput():
-            write_info(look(_path(loaded)), store_limits(loaded.settings), sys.stdout, as_json=given.json)
+            if isinstance(place, Path):
+                commands.write_info(commands.look(place), limits, sys.stdout, as_json=given.json)
+            else:
+                of_clickhouse.write_info(of_clickhouse.look(place), limits.max_age, sys.stdout, as_json=given.json)
             sys.stdout.flush()
         return 0
 
@@ -102,10 +124,15 @@ def _info(given: argparse.Namespace) -> Callable[[Loaded], int]:
 
 
 def _prune(loaded: Loaded) -> int:
-    from neatlogs_processor.store.commands import prune_now
+    from neatlogs_processor.store import commands
+    from neatlogs_processor.store.clickhouse import commands as of_clickhouse
     from neatlogs_processor.wiring import store_limits
 
-    prune_now(_path(loaded), store_limits(loaded.settings), time.time_ns(), sys.stdout)
+    place, limits = _place(loaded), store_limits(loaded.settings)
+    if isinstance(place, Path):
+        commands.prune_now(place, limits, time.time_ns(), sys.stdout)
+    else:
+        of_clickhouse.prune_now(place, limits.max_age, time.time_ns(), sys.stdout)
     return 0
 
 
@@ -115,7 +142,12 @@ def _export(given: argparse.Namespace) -> Callable[[Loaded], int]:
     def run(loaded: Loaded) -> int:
         from neatlogs_processor.store.export import Exported, export
 
-        path = _path(loaded)
+        path = _place(loaded)
+        if not isinstance(path, Path):
+            raise ConfigError(
+                "store export writes an embedded store; from ClickHouse, its own client writes any format"
+                " (SELECT * FROM otel_traces ... FORMAT JSONEachRow)"
+            )
         exported: Exported | None = None
         with IgnoringClosedOutput(), _output(given.output) as out:
             exported = export(path, view, time.time_ns(), out.write)
@@ -178,19 +210,27 @@ def _forget(given: argparse.Namespace) -> Callable[[Loaded], int]:
 
     def run(loaded: Loaded) -> int:
         from neatlogs_processor.core.text import shown
+        from neatlogs_processor.store.clickhouse import commands as of_clickhouse
         from neatlogs_processor.store.forgetting import Forgetting
 
-        path, name = _path(loaded), shown(end_user)
+        place, name = _place(loaded), shown(end_user)
         if not given.yes and not sys.stdin.isatty():
             raise ConfigError("store forget asks before it deletes, and there is no terminal to ask at; write --yes")
-        with Forgetting(path, end_user) as forgetting:
+        opened: contextlib.AbstractContextManager[Forgetting | of_clickhouse.Forgetting]
+        if isinstance(place, Path):
+            where, done = str(place), "the store was written anew"
+            opened = Forgetting(place, end_user)
+        else:
+            where, done = str(place.address), "ClickHouse removes what it has written anew within some minutes"
+            opened = of_clickhouse.forgetting(place, end_user)
+        with opened as forgetting:
             if not given.yes:
-                print(f"{_sum(forgetting.found())} of {name} will be deleted from {path}, for good.")
+                print(f"{_sum(forgetting.found())} of {name} will be deleted from {where}, for good.")
                 if not _agrees("Go on? [y/N] "):
                     print("nothing was deleted")
                     return 1
             erased = forgetting.erase()
-        print(f"{_sum(erased)} of {name} deleted; the store was written anew")
+        print(f"{_sum(erased)} of {name} deleted; {done}")
         if loaded.settings.queue_dir is not None:
             print(f"what waits for delivery in {loaded.settings.queue_dir} is not touched; see queue ls")
         return 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -17,28 +16,13 @@ from typing import Final
 from neatlogs_processor.errors import ConfigError, ProcessorError
 from neatlogs_processor.store.blocks import decompress
 from neatlogs_processor.store.files import BUSY_SECONDS, is_busy, is_full, open_writer, transaction
+from neatlogs_processor.store.found import Found
 from neatlogs_processor.store.retention import bytes_used, delete_traces, give_back_all
 from neatlogs_processor.store.rows import identity_of
 
 _STEP_TRACES: Final = 100
 _TRIES: Final = 6
 """Each waits as long as the caller has patience."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a store holds of an end user.
-
-    Attributes:
-        traces: Traces that are theirs.
-        spans: How many spans those hold.
-        mixed: Traces of others, or of nobody, in which a second root names them. They go too, whole: nobody can say
-            which of their spans are whose.
-    """
-
-    traces: int
-    spans: int
-    mixed: int
 
 
 class Forgetting:

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-
 from neatlogs_processor.core.backoff import overload_delay
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.request import Request
 from neatlogs_processor.errors import StoreUnavailableError
+from neatlogs_processor.store.answers import response
 from neatlogs_processor.store.files import BUSY_SECONDS, size_on_disk
 from neatlogs_processor.store.retention import STEP_SPANS, Limits, Pruned
 from neatlogs_processor.store.writer import Outcome, Writer
@@ -222,7 +221,7 @@ class Store:
                 # The client has gone.
                 continue
             if isinstance(answer, int):
-                one.future.set_result(_response(answer))
+                one.future.set_result(response(answer))
             else:
                 one.future.set_exception(answer)
 
@@ -246,13 +245,3 @@ class Store:
     def _prune_failed(self, error: str) -> None:
         if self._seldom.allows("prune failed"):
             logger.warning("the store could not be cleaned up: %s; it is tried again%s", error, self._seldom.skipped())
-
-
-def _response(without_id: int) -> bytes:
-    if not without_id:
-        # An empty message is a complete success.
-        return b""
-    response = ExportTraceServiceResponse()
-    response.partial_success.rejected_spans = without_id
-    response.partial_success.error_message = f"{without_id} spans have no trace id or no span id"
-    return response.SerializeToString()

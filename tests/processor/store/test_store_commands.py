@@ -170,7 +170,7 @@ async def test_a_mistake_is_one_line_and_exit_code_2(
     ("arguments", "says"),
     [
         (("store",), "store alone is no command"),
-        (("store", "ls"), "store ls is no command; write store info, prune, export or forget"),
+        (("store", "ls"), "store ls is no command; write store info, prune, export, forget, migrate, rebuild or copy"),
         (("stor", "info"), "did you mean store?"),
         (("store", "prune", "--max-age", "soon"), "--store-max-age"),
     ],

@@ -72,6 +72,11 @@ def statements(*, keep_days: int | None = None, cluster: str | None = None) -> l
     return [_local(statement, cluster) for statement in made] + [_distributed(table, cluster) for table in TABLES]
 
 
+def views() -> list[str]:
+    """Return the names of the views."""
+    return ["otel_traces_trace_id_ts_mv", *(f"{table}_mv" for table in ROLLUPS)]
+
+
 def view(table: str) -> str:
     """Return the statement that makes the view which fills a rollup."""
     source = "neatlogs_roots" if table == "neatlogs_users" else "otel_traces"
@@ -86,9 +91,12 @@ def filling(table: str, source: str) -> str:
         source: What it is taken from: `otel_traces`, or for `neatlogs_users` `neatlogs_roots`; or a subquery of it in
             parentheses.
     """
-    queries = _queries()
-    spans = queries["spans"].replace("$source", source)
-    return queries[table].replace("$spans", spans).replace("$roots", f"SELECT * FROM {source}")  # noqa: S608 - a name of our own
+    return _queries()[table].replace("$spans", spans_of(source)).replace("$roots", f"SELECT * FROM {source}")  # noqa: S608 - a name of our own
+
+
+def spans_of(source: str) -> str:
+    """Return the query for the spans of `otel_traces`, or of a subquery of it, with what each says of its trace."""
+    return _queries()["spans"].replace("$source", source)
 
 
 @cache

@@ -371,7 +371,7 @@ def _welcome(settings: Settings, listening: Listening, store: Path | ClickHouseL
     address = listening.grpc.reachable
     upstream = settings.upstream_endpoint
     destination = "no upstream" if upstream is None else f"upstream {upstream}"
-    destination += "" if store is None else f", store {store}"
+    destination += "" if store is None else f", store {store if isinstance(store, Path) else store.address}"
     where = f"OTLP/gRPC on {listening.grpc}" + (f", OTLP/HTTP on {listening.http}" if listening.http else "")
     where += f", admin on {listening.admin}" if listening.admin else ""
     logger.info("neatlogs-processor %s is ready: %s, %s", version("neatlogs-otel"), where, destination)

@@ -312,8 +312,17 @@ class Settings(BaseModel):
     store_password_file: Path | None = setting(
         None,
         Meta(_STORE, "FILE"),
-        "Where traces are kept, or none. With an upstream they are kept only in a store that is named; without one the"
-        " store is neatlogs/traces.db in the user's data directory (XDG_DATA_HOME, else ~/.local/share).",
+        "A file with the password of ClickHouse's user; without it CLICKHOUSE_PASSWORD counts.",
+    )
+    store_ca_file: Path | None = setting(
+        None, Meta(_STORE, "FILE"), "PEM certificates that TLS to ClickHouse trusts, instead of the usual ones."
+    )
+    store_batch_time: Duration = setting(
+        1.0,
+        Meta(_STORE, "DURATION", format_duration),
+        "How long requests gather before they go to ClickHouse together; each is acknowledged when they are there.",
+        ge=0,
+        le=5,
     )
     store_required: Switch = setting(
         False,

@@ -107,7 +107,7 @@ def store_place(settings: Settings, environ: Mapping[str, str]) -> Path | ClickH
     """Return where traces are kept, if they are: a file, or a database of a ClickHouse server.
 
     Raises:
-        ConfigError: They would be kept in the user's data directory, and there is none.
+        ConfigError: They would be kept in the user's data directory, and there is none; or the password cannot be read.
     """
     if isinstance(settings.store, Path):
         return settings.store

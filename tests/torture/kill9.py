@@ -8,7 +8,11 @@ end every acknowledged number must have arrived at least once.
 With `--mode store` there is no upstream: every acknowledged number must be in the store exactly once, traces whose
 spans came in several requests included; the database must be whole, and each rollup the sum of its spans.
 
+With `--mode inherit` spans wait in the queue's directory for the root of their trace, which is sent last. Every
+acknowledged number must arrive here too; it is also said how many children arrived with the end user of their root.
+
     python tests/torture/kill9.py --mode queue --kills 100
+    python tests/torture/kill9.py --mode inherit --kills 100
     python tests/torture/kill9.py --mode sync --kills 100
     python tests/torture/kill9.py --mode store --kills 100
 """
@@ -24,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import grpc
@@ -57,10 +61,18 @@ class CountingUpstream:
         chance: Decides which requests are refused for now, and which answers are lost after the request was kept.
         port: Where it listens; 0 takes any free port.
         arrived: What has arrived at an earlier one in its place.
+        read: Reads the numbers of a request.
     """
 
-    def __init__(self, chance: random.Random, port: int = 0, arrived: Counter[int] | None = None) -> None:
+    def __init__(
+        self,
+        chance: random.Random,
+        port: int = 0,
+        arrived: Counter[int] | None = None,
+        read: Callable[[bytes], Iterable[int]] | None = None,
+    ) -> None:
         self.arrived: Counter[int] = Counter() if arrived is None else arrived
+        self._read = read or numbers
         self._chance = chance
         self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         handler = grpc.unary_unary_rpc_method_handler(self._export)
@@ -81,7 +93,7 @@ class CountingUpstream:
         fate = self._chance.random()
         if fate < 0.05:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
-        self.arrived.update(numbers(body))
+        self.arrived.update(self._read(body))
         if fate < 0.07:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "kept, but the answer got lost")
         return b""
@@ -160,13 +172,16 @@ def numbers(body: bytes) -> list[int]:
 async def torture(mode: str, kills: int, seed: int, folder: Path) -> bool:
     """Run it against an upstream, print the figures and say whether nothing was lost."""
     chance = random.Random(seed)  # noqa: S311  # moments, not secrets
-    upstream = CountingUpstream(chance)
+    inheriting = Inheriting()
+    upstream = CountingUpstream(chance, read=inheriting.numbers if mode == "inherit" else numbers)
     await upstream.start()
     port = free_port()
     flags = [*listening(port), "--upstream-endpoint", f"127.0.0.1:{upstream.port}"]
-    if mode == "queue":
+    if mode in ("queue", "inherit"):
         flags += ["--queue-dir", str(folder / "queue")]
-    load = Load(port, chance, request)
+    if mode == "inherit":
+        flags += ["--inherit", "--inherit-wait", "5s"]
+    load = Load(port, chance, inheriting.request if mode == "inherit" else request)
     begun = time.monotonic()
     clients = [asyncio.create_task(load.client()) for _ in range(CLIENTS)]
     await kill(flags, kills, chance)
@@ -185,10 +200,58 @@ async def torture(mode: str, kills: int, seed: int, folder: Path) -> bool:
         f"mode {mode}, {kills} kills in {time.monotonic() - begun:.0f} s (seed {seed}); spans: {load.sent} sent,"
         f" {len(load.acknowledged)} acknowledged, {len(upstream.arrived)} received, {len(lost)} lost,"
         f" {upstream.arrived.total() - len(upstream.arrived)} duplicated"
+        + (f"; {inheriting}" if mode == "inherit" else "")
     )
     if lost or finished.code:
         print(f"exit code {finished.code}; stderr of the last run:\n{finished.stderr}")
     return not lost and finished.code == 0
+
+
+class Inheriting:
+    """Traces whose root comes last, and how many of their children have arrived with its end user."""
+
+    def __init__(self) -> None:
+        self.stamped: set[int] = set()
+        self.children: set[int] = set()
+
+    def __str__(self) -> str:
+        return f"{len(self.stamped)} of {len(self.children)} children have the end user of their root"
+
+    def request(self, ids: range) -> bytes:
+        """Return a request with one span for each number; the highest of a trace is its root."""
+        spans = []
+        for number in ids:
+            trace, index = divmod(number, SPANS_A_TRACE)
+            root = index == SPANS_A_TRACE - 1
+            spans.append(
+                Span(
+                    trace_id=(trace + 1).to_bytes(16, "big"),
+                    span_id=(number + 1).to_bytes(8, "big"),
+                    parent_span_id=b"" if root else b"\x01" * 8,
+                    name="x" * 400,
+                    attributes=attributes({"neatlogs.end_user.id": f"user {trace}"} if root else {}),
+                )
+            )
+        message = ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=spans)])])
+        return message.SerializeToString()
+
+    def numbers(self, body: bytes) -> list[int]:
+        """Return the numbers of a request's spans; fail where one is not as it was sent, or has another's end user."""
+        found = []
+        for resource_spans in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for scope_spans in resource_spans.scope_spans:
+                for span in scope_spans.spans:
+                    number = int.from_bytes(span.span_id, "big") - 1
+                    trace = int.from_bytes(span.trace_id, "big") - 1
+                    users = [one.value.string_value for one in span.attributes if one.key == "neatlogs.end_user.id"]
+                    assert trace == number // SPANS_A_TRACE
+                    assert span.name == "x" * 400
+                    assert users in ([], [f"user {trace}"])
+                    if span.parent_span_id:
+                        self.children.add(number)
+                        self.stamped.update([number] if users else [])
+                    found.append(number)
+        return found
 
 
 async def torture_store(kills: int, seed: int, folder: Path) -> bool:
@@ -270,7 +333,7 @@ def free_port() -> int:
 def main() -> int:
     """Run as the arguments say; 0 where nothing was lost."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--mode", choices=("queue", "sync", "store"), default="queue")
+    parser.add_argument("--mode", choices=("queue", "sync", "store", "inherit"), default="queue")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     arguments = parser.parse_args()

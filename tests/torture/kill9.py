@@ -314,7 +314,10 @@ async def kill(flags: Sequence[str], kills: int, chance: random.Random) -> None:
             else:
                 await running.ready()
                 await asyncio.sleep(chance.uniform(0.0, 0.5))
-            running.kill(signal.SIGKILL)
+            try:
+                running.kill(signal.SIGKILL)
+            except ProcessLookupError:
+                raise AssertionError(f"it ended by itself:\n{(await running.end()).stderr}") from None
             await running.end()
 
 

@@ -23,6 +23,8 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.parser import BytesParser
+from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,9 @@ def _handler(engine: _Engine) -> type[BaseHTTPRequestHandler]:
                     engine.faults = [_Fault(**fault) for fault in json.loads(body)]
                 return self._send(200, b"")
             said = dict(parse_qsl(url.query, keep_blank_values=True))
+            kind = self.headers.get("content-type", "")
+            if kind.startswith("multipart/form-data"):
+                said, body = {**said, **_form(kind, body)}, b""
             if not self._is_known(said):
                 return self._fail(516, "default: Authentication failed: password is incorrect")
             statement = said.get("query", "") + body[:2000].decode("utf-8", "replace")
@@ -182,6 +187,15 @@ def _handler(engine: _Engine) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
     return Handler
+
+
+def _form(kind: str, body: bytes) -> dict[str, str]:
+    """Return the fields of a form: clients send parameters so that are too long for a URL."""
+    message = BytesParser(policy=HTTP).parsebytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
+    return {
+        str(part.get_param("name", header="content-disposition")): bytes(part.get_payload(decode=True)).decode()
+        for part in message.iter_parts()
+    }
 
 
 def _decompress(body: bytes, encoding: str) -> bytes:

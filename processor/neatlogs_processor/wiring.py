@@ -16,19 +16,19 @@ from neatlogs_processor.core.stamping import INHERITED
 from neatlogs_processor.core.treatment import Treatment
 from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.exporters.otlp_grpc import OtlpGrpcExporter
+from neatlogs_processor.formats import ClickHouseAddress
 from neatlogs_processor.holding.holding import HoldingLimits
 from neatlogs_processor.receivers.http_body import BodyLimits
 from neatlogs_processor.receivers.http_protocol import ConnectionLimits
-from neatlogs_processor.formats import ClickHouseAddress
 from neatlogs_processor.receivers.otlp_grpc import GrpcLimits
 from neatlogs_processor.receivers.otlp_http import HttpOptions
 from neatlogs_processor.receivers.security import Authenticator
 from neatlogs_processor.settings import Settings
+from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin, read_login
 from neatlogs_processor.store.files import default_path
 from neatlogs_processor.store.retention import Limits
 from neatlogs_processor.telemetry import logger
 from neatlogs_processor.tls import TlsFiles, listener_files, upstream_files
-from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin, read_login
 
 if TYPE_CHECKING:
     from neatlogs_processor.exporters.otlp_http import OtlpHttpExporter
@@ -109,11 +109,24 @@ def store_place(settings: Settings, environ: Mapping[str, str]) -> Path | ClickH
     Raises:
         ConfigError: They would be kept in the user's data directory, and there is none; or the password cannot be read.
     """
+    if isinstance(settings.store, ClickHouseAddress):
+        return clickhouse_login(settings, settings.store, environ)
     if isinstance(settings.store, Path):
         return settings.store
     if settings.store == "none" or settings.upstream_endpoint is not None:
         return None
     return usual_store_path(environ)
+
+
+def clickhouse_login(settings: Settings, address: ClickHouseAddress, environ: Mapping[str, str]) -> ClickHouseLogin:
+    """Return how to get into a database of a ClickHouse server.
+
+    Raises:
+        ConfigError: The password, or the certificates, cannot be read.
+    """
+    return read_login(
+        address, password_file=settings.store_password_file, authorities=settings.store_ca_file, environ=environ
+    )
 
 
 def usual_store_path(environ: Mapping[str, str]) -> Path:
@@ -136,8 +149,6 @@ def inherited(settings: Settings) -> Sought:
     """Return the keys of a root that the other spans of its trace inherit."""
     emitted = together(settings.emit, settings.emit_for, BACKENDS)
     return INHERITED | sought_by(one for one in emitted if one.key not in EVERY_SPANS_OWN)
-    if isinstance(settings.store, ClickHouseAddress):
-        return clickhouse_login(settings, settings.store, environ)
 
 
 def holding_limits(settings: Settings) -> HoldingLimits:
@@ -145,17 +156,6 @@ def holding_limits(settings: Settings) -> HoldingLimits:
     return HoldingLimits(
         wait=settings.inherit_wait if settings.inherit else 0.0,
         max_spans=settings.inherit_max_spans,
-def clickhouse_login(settings: Settings, address: ClickHouseAddress, environ: Mapping[str, str]) -> ClickHouseLogin:
-    """Return how to get into a database of a ClickHouse server.
-
-    Raises:
-        ConfigError: The password, or the certificates, cannot be read.
-    """
-    return read_login(
-        address, password_file=settings.store_password_file, authorities=settings.store_ca_file, environ=environ
-    )
-
-
         max_bytes=settings.inherit_max_bytes,
         max_memory=settings.inherit_memory,
     )

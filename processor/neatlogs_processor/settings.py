@@ -203,8 +203,8 @@ def check_together(settings: Settings) -> None:
     _check_admin(settings)
     _check_upstream(settings)
     _check_queue(settings)
-    if settings.store_required and (settings.upstream_endpoint is None or settings.store in (None, "none")):
     _check_clickhouse(settings)
+    if settings.store_required and (settings.upstream_endpoint is None or settings.store in (None, "none")):
         raise ConfigError(
             "--store-required is for a store beside an upstream: name both with --store and --upstream-endpoint"
             " (a store alone is always required)"
@@ -305,7 +305,6 @@ def _check_queue(settings: Settings) -> None:
         )
 
 
-def _with_headers_file(settings: Settings) -> Settings:
 def _check_clickhouse(settings: Settings) -> None:
     store = settings.store
     if settings.store_password_file is not None and not isinstance(store, ClickHouseAddress):
@@ -316,6 +315,7 @@ def _check_clickhouse(settings: Settings) -> None:
         )
 
 
+def _with_headers_file(settings: Settings) -> Settings:
     path = settings.upstream_headers_file
     if path is None:
         return settings

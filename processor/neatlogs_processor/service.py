@@ -86,7 +86,8 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._treat = wiring.treatment(settings)
+        self._pseudonyms = wiring.pseudonym_keys(settings)
+        self._treat = wiring.treatment(settings, self._pseudonyms)
         self.telemetry = Telemetry()
         self._queue: DurableQueue | None = None
         self._holding: Holding | None = None
@@ -154,7 +155,7 @@ class Service:
             self._reader = SqliteReader(place)
         elif place is not None:
             self._reader = ClickHouseReader(lambda: connect(place))
-        return page_routes(self._settings, self._reader, receiving=self._receiving)
+        return page_routes(self._settings, self._reader, receiving=self._receiving, pseudonyms=self._pseudonyms)
 
     def _destinations(self) -> dict[Signal, Sender]:
         settings = self._settings

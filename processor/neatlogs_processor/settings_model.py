@@ -397,6 +397,18 @@ class Settings(BaseModel):
         Meta(_RULE, "NAMES", comma, expand=lambda names: comma(together((), names, BACKENDS))),
         "The keys of whole backends, beside those of --emit: datadog, langfuse, mlflow, phoenix, semconv.",
     )
+    pseudonymize_key_file: Path | None = setting(
+        None,
+        Meta(_RULE, "FILE"),
+        "Keys, one a line: key-id secret. Ids of end users leave as pseudonyms that the first key makes; the page looks"
+        " them up with all of them. Of metadata then leaves what --metadata-allow names.",
+    )
+    metadata_allow: Words = setting(
+        (),
+        Meta(_RULE, "NAMES", comma),
+        "Keys of metadata that may leave, also as paths: plan, company.size; * is everything. Unless named, nothing"
+        " with --pseudonymize-key-file, else everything.",
+    )
 
     console: Switch = setting(
         False,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neatlogs_processor.core.accepting import Accepting
+from neatlogs_processor.core.allowed_metadata import AllowedMetadata
 from neatlogs_processor.core.emitting import Emitting
-from neatlogs_processor.core.identity_keys import BACKENDS, EVERY_SPANS_OWN, SDKS, sought_by, together
+from neatlogs_processor.core.identity_keys import BACKENDS, EVERY_SPANS_OWN, SDKS, IdentityKey, sought_by, together
 from neatlogs_processor.core.policy import EndUserPolicy
+from neatlogs_processor.core.pseudonymizing import Pseudonymizing
+from neatlogs_processor.core.pseudonyms import PseudonymKeys
 from neatlogs_processor.core.sought import Sought
 from neatlogs_processor.core.stamping import INHERITED
 from neatlogs_processor.core.treatment import Treatment
@@ -18,6 +21,7 @@ from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.exporters.otlp_grpc import OtlpGrpcExporter
 from neatlogs_processor.formats import ClickHouseAddress
 from neatlogs_processor.holding.holding import HoldingLimits
+from neatlogs_processor.pseudonym_keys import current_keys
 from neatlogs_processor.receivers.http_body import BodyLimits
 from neatlogs_processor.receivers.http_protocol import ConnectionLimits
 from neatlogs_processor.receivers.otlp_grpc import GrpcLimits
@@ -34,15 +38,38 @@ if TYPE_CHECKING:
     from neatlogs_processor.exporters.otlp_http import OtlpHttpExporter
 
 
-def treatment(settings: Settings) -> Treatment:
-    """Return what is done to traces: the rule, and the stages around it that are asked for."""
+def pseudonym_keys(settings: Settings) -> Callable[[], PseudonymKeys] | None:
+    """Return what returns the keys of pseudonyms as they are now, if there are pseudonyms.
+
+    Raises:
+        ConfigError: Their file cannot be used.
+    """
+    return None if settings.pseudonymize_key_file is None else current_keys(settings.pseudonymize_key_file)
+
+
+def treatment(settings: Settings, pseudonyms: Callable[[], PseudonymKeys] | None) -> Treatment:
+    """Return what is done to traces: the rule, and the stages around it that are asked for.
+
+    Args:
+        settings: The settings.
+        pseudonyms: What `pseudonym_keys` returned.
+    """
     accepted = together(settings.accept, settings.accept_from, SDKS)
     emitted = together(settings.emit, settings.emit_for, BACKENDS)
     return Treatment(
         EndUserPolicy(settings.roots, frozenset(settings.entry_services)),
         accept=Accepting(accepted, strip=settings.accept_strip) if accepted else None,
+        pseudonymize=_pseudonymizing(settings, pseudonyms, (*accepted, *emitted)),
         emit=Emitting(emitted) if emitted else None,
     )
+
+
+def _pseudonymizing(
+    settings: Settings, keys: Callable[[], PseudonymKeys] | None, others: tuple[IdentityKey, ...]
+) -> Pseudonymizing | None:
+    if keys is None and not settings.metadata_allow:
+        return None
+    return Pseudonymizing(keys, AllowedMetadata(settings.metadata_allow), others)
 
 
 def authenticator(settings: Settings) -> Authenticator | None:

@@ -17,7 +17,8 @@ from starlette.routing import BaseRoute, Route
 from neatlogs_processor.errors import ProcessorError
 from neatlogs_processor.page.api_document import LISTED, document
 from neatlogs_processor.page.api_records import as_json, csv_header, csv_lines
-from neatlogs_processor.query.errors import QueryError
+from neatlogs_processor.query import text
+from neatlogs_processor.query.errors import FilterRefusedError, QueryError
 from neatlogs_processor.query.reader import TraceReader
 from neatlogs_processor.query.results import Page
 from neatlogs_processor.query.view import TABLE_LIMIT, Tab, View
@@ -52,6 +53,9 @@ def _answering(answer: _Answer) -> _Answer:
     def endpoint(request: Request) -> Response:
         try:
             return answer(request)
+        except FilterRefusedError as error:
+            where = text.located(error, request.query_params.getlist("filter"))
+            return JSONResponse({"error": _described(where)}, status_code=400)
         except QueryError as error:
             return JSONResponse({"error": _described(error)}, status_code=400)
         except ProcessorError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -14,7 +15,7 @@ from neatlogs_processor.errors import StoreUnavailableError
 from neatlogs_processor.page import completion, editing
 from neatlogs_processor.page.rendering import Renderer
 from neatlogs_processor.query import text
-from neatlogs_processor.query.errors import QueryError
+from neatlogs_processor.query.errors import FilterRefusedError, QueryError
 from neatlogs_processor.query.reader import TraceReader
 from neatlogs_processor.query.view import ALL_TIME, Tab, View
 
@@ -25,6 +26,26 @@ MAX_LINKED_CHARS = 4_000_000
 
 
 _Where = Callable[[], Sequence[tuple[str, str]]]
+
+
+def _listing(tab: Tab) -> Callable[[Callable[[Lists, View], Response]], Callable[[Lists, Request], Response]]:
+    """Make of what answers with the list of a view what answers a request for it."""
+
+    def decorate(answer: Callable[[Lists, View], Response]) -> Callable[[Lists, Request], Response]:
+        @functools.wraps(answer)
+        def answered(self: Lists, request: Request) -> Response:
+            try:
+                view = _of_bearable_size(View.from_query(tab, request.url.query))
+            except QueryError as error:
+                return self._question(request, tab, error)
+            try:
+                return answer(self, view)
+            except FilterRefusedError as error:
+                return self._question(request, tab, text.located(error, request.query_params.getlist("filter")))
+
+        return answered
+
+    return decorate
 
 
 class Lists:
@@ -41,40 +62,32 @@ class Lists:
         self._renderer = renderer
         self._where = where
 
-    def traces(self, request: Request) -> Response:
+    @_listing(Tab.TRACES)
+    def traces(self, view: View) -> Response:
         """Answer with the list of traces."""
-        view = self._view(request, Tab.TRACES)
-        if isinstance(view, HTMLResponse):
-            return view
         now = self._renderer.clock()
         page = self._reader.traces(view, now=now)
         buckets = self._reader.histogram(view, now=now, buckets=BUCKETS) if view.cursor is None else ()
         return self._list("traces.html", view, now, page=page, buckets=buckets, summary=self._summary(view, now))
 
-    def sessions(self, request: Request) -> Response:
+    @_listing(Tab.SESSIONS)
+    def sessions(self, view: View) -> Response:
         """Answer with the list of sessions."""
-        view = self._view(request, Tab.SESSIONS)
-        if isinstance(view, HTMLResponse):
-            return view
         now = self._renderer.clock()
         return self._list("sessions.html", view, now, page=self._reader.sessions(view, now=now))
 
-    def users(self, request: Request) -> Response:
+    @_listing(Tab.USERS)
+    def users(self, view: View) -> Response:
         """Answer with the list of end users."""
-        view = self._view(request, Tab.USERS)
-        if isinstance(view, HTMLResponse):
-            return view
         now = self._renderer.clock()
         page = self._reader.users(view, now=now)
         ids = [row.end_user for row in page.rows]
         sparks = self._reader.sparklines(ids, view, now=now, buckets=SPARK_BUCKETS) if ids else {}
         return self._list("users.html", view, now, page=page, sparks=sparks)
 
-    def coverage(self, request: Request) -> Response:
+    @_listing(Tab.COVERAGE)
+    def coverage(self, view: View) -> Response:
         """Answer with who sets the end user, and who does not."""
-        view = self._view(request, Tab.COVERAGE)
-        if isinstance(view, HTMLResponse):
-            return view
         now = self._renderer.clock()
         coverage = self._reader.coverage(view, now=now)
         values: dict[str, Any] = {"coverage": coverage, "exclusions": (), "unused": False, "where": self._where()}
@@ -145,26 +158,22 @@ class Lists:
     def _anything(self, now: int) -> bool:
         return bool(self._reader.traces(View(period=ALL_TIME, limit=1), now=now).rows)
 
-    def _view(self, request: Request, tab: Tab) -> View | HTMLResponse:
-        """Return the view that an address says, or the answer that says what is wrong with it."""
-        query = request.url.query
+    def _question(self, request: Request, tab: Tab, error: QueryError) -> Response:
+        """Answer with what is wrong with the address of a list, beside the text to correct."""
+        kept = [(name, value) for name, value in request.query_params.multi_items() if name != "filter"]
         try:
-            return _of_bearable_size(View.from_query(tab, query))
-        except QueryError as error:
-            kept = [(name, value) for name, value in request.query_params.multi_items() if name != "filter"]
-            try:
-                view = View.from_query(tab, urlencode(kept))
-            except QueryError:
-                view = View(tab)
-            texts = request.query_params.getlist("filter")
-            return self._renderer.page(
-                "question.html",
-                status=400,
-                view=view,
-                chips=(),
-                question=editing.question(error, texts),
-                typed=" and ".join(one for one in texts if one.strip()),
-            )
+            view = View.from_query(tab, urlencode(kept))
+        except QueryError:
+            view = View(tab)
+        texts = request.query_params.getlist("filter")
+        return self._renderer.page(
+            "question.html",
+            status=400,
+            view=view,
+            chips=(),
+            question=editing.question(error, texts),
+            typed=" and ".join(one for one in texts if one.strip()),
+        )
 
 
 def _of_bearable_size(view: View) -> View:

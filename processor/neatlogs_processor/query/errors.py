@@ -39,3 +39,18 @@ class QueryError(ProcessorError):
         return QueryError(
             self.message, parameter=self.parameter, index=index, position=self.position, expected=self.expected
         )
+
+
+class FilterRefusedError(QueryError):
+    """A filter that can be understood, and that the store cannot answer.
+
+    Args:
+        message: Why not, and what can be asked instead, in one sentence.
+        place: Which of the view's filters it is, from 0.
+        expected: As for `QueryError`.
+    """
+
+    def __init__(self, message: str, *, place: int, expected: tuple[str, ...] = ()) -> None:
+        # As if each filter stood in a parameter of its own, as the page itself writes them.
+        super().__init__(message, index=place, expected=expected)
+        self.place = place

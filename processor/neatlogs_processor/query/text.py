@@ -16,12 +16,13 @@ import contextlib
 import difflib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from neatlogs_processor.query import units
-from neatlogs_processor.query.errors import QueryError
+from neatlogs_processor.query.errors import FilterRefusedError, QueryError
 from neatlogs_processor.query.fields import CHOICE, FIELDS, METADATA, STATUSES, Arity, Field, Kind, Operator
 from neatlogs_processor.query.filters import (
     MAX_FILTERS,
@@ -74,6 +75,24 @@ def parse(text: str) -> tuple[Filter, ...]:
         QueryError: It cannot be understood; the error says from which character on, and what would fit there.
     """
     return _Reader(text).filters()
+
+
+def located(error: FilterRefusedError, texts: Sequence[str]) -> QueryError:
+    """Return the error as one about the text, and the character of it, at which its filter begins.
+
+    Args:
+        error: About one of the filters that the texts say together.
+        texts: Filters in their text form, which `parse` understands.
+    """
+    places = [(index, start) for index, text in enumerate(texts) for start in _starts(text)]
+    index, position = places[error.place]
+    return QueryError(error.message, index=index, position=position, expected=error.expected)
+
+
+def _starts(text: str) -> list[int]:
+    reader = _Reader(text)
+    reader.filters()
+    return reader.starts
 
 
 def last_spot(text: str) -> Spot:
@@ -154,6 +173,7 @@ class _Reader:
         self.text = text
         self.position = 0
         self.spot = Spot(Part.FIELD, 0)
+        self.starts: list[int] = []
 
     def filters(self) -> tuple[Filter, ...]:
         found: list[Filter] = []
@@ -161,6 +181,7 @@ class _Reader:
         while self.position < len(self.text) or found:
             if len(found) == MAX_FILTERS:
                 raise self._error(f"there may be {MAX_FILTERS} filters")
+            self.starts.append(self.position)
             found.append(self._filter())
             self._skip_space()
             if self.position == len(self.text):

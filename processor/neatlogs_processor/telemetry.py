@@ -13,7 +13,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import Final, TextIO
 
 from neatlogs_processor.core.explain import explanation
 from neatlogs_processor.core.policy import Enforced, Override, Place
@@ -56,6 +56,10 @@ class Counter:
 
     def __iter__(self) -> Iterator[tuple[tuple[str, ...], int]]:
         return iter(sorted(self._values.items()))
+
+
+QUEUE_OUTCOMES: Final = ("delivered", "partial", "rejected", "damaged", "expired")
+"""What becomes of a request in the durable queue."""
 
 
 class Counters:
@@ -112,6 +116,12 @@ class Counters:
             self.roots.start(answer)
         for signal in Signal:
             self.requests.start(signal.value, "ok")
+            self.partial_rejections.start(signal.value)
+            self.dead_letters_dropped.start(signal.value)
+            for outcome in QUEUE_OUTCOMES:
+                self.queue_requests.start(signal.value, outcome)
+        for outcome in QUEUE_OUTCOMES:
+            self.queue_spans.start(outcome)
 
     def __iter__(self) -> Iterator[Counter]:
         return (value for value in vars(self).values() if isinstance(value, Counter))

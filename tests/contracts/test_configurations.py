@@ -44,9 +44,7 @@ def settings_of(flags: dict[str, str]) -> Any:
 def test_flags_and_variables_exist(path: Path) -> None:
     """Every flag and every variable of the processor that a configuration names is one that it has."""
     text = path.read_text(encoding="utf-8")
-    # kubectl's flags are not ours.
-    ours = "\n".join(line for line in text.splitlines() if "kubectl" not in line)
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours)) <= FLAGS
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) <= FLAGS
     assert set(re.findall(rf"{ENV_PREFIX}\w+", text)) <= VARIABLES
 
 
@@ -79,39 +77,3 @@ def test_collector_pipelines_name_what_is_there(name: str) -> None:
         for kind, names in used.items():
             names.update(pipeline[kind])
     assert used == {kind: set(configuration[kind]) for kind in used}
-
-
-def test_the_sidecar_s_variables_make_a_processor() -> None:
-    """The variables of the Kubernetes sidecar are a configuration that the processor starts with."""
-    sidecar, application = _containers()
-    variables = {entry["name"]: entry["value"] for entry in sidecar["env"]}
-    # The file is on the pod's volume, not here.
-    headers_file = Path(variables.pop(f"{ENV_PREFIX}UPSTREAM_HEADERS_FILE"))
-    settings = load({}, variables).settings
-    check_together(settings)
-    assert settings.grpc_listen.is_loopback
-    (mount,) = sidecar["volumeMounts"]
-    assert headers_file.parent == Path(mount["mountPath"])
-    endpoint = {entry["name"]: entry["value"] for entry in application["env"]}["OTEL_EXPORTER_OTLP_ENDPOINT"]
-    assert endpoint == f"http://localhost:{settings.grpc_listen.port}"
-
-
-def test_the_sidecar_is_native_and_probed_from_inside() -> None:
-    """The sidecar restarts always, as an init container; its probes use the command that asks over loopback."""
-    sidecar, _ = _containers()
-    assert sidecar["restartPolicy"] == "Always"
-    for probe in ("startupProbe", "livenessProbe"):
-        assert sidecar[probe]["exec"]["command"] == ["neatlogs-processor", "health"]
-    assert "readinessProbe" not in sidecar
-
-
-def test_the_pod_waits_longer_than_the_processor_drains() -> None:
-    """The pod's grace period leaves the processor its whole shutdown timeout."""
-    pod = read("kubernetes-sidecar.yaml")["spec"]["template"]["spec"]
-    assert pod["terminationGracePeriodSeconds"] > load({}, {}).settings.shutdown_timeout
-
-
-def _containers() -> tuple[dict[str, Any], dict[str, Any]]:
-    pod = read("kubernetes-sidecar.yaml")["spec"]["template"]["spec"]
-    (sidecar,), (application,) = pod["initContainers"], pod["containers"]
-    return sidecar, application

@@ -17,6 +17,7 @@ from neatlogs_processor.core.traces import enforce_traces
 from neatlogs_processor.errors import OverloadedError, UpstreamRejectedError, UpstreamUnavailableError
 from neatlogs_processor.queue.durable import DurableQueue, QueueLimits
 from neatlogs_processor.queue.events import QueueEvents
+from neatlogs_processor.queue.journal import SEGMENT_BYTES
 from neatlogs_processor.queue.lane import LaneSettings
 from neatlogs_processor.telemetry import Telemetry
 from support.processor import until
@@ -138,6 +139,7 @@ async def queue_in(
     max_age: float = DAY,
     max_dead_bytes: int = MIB,
     max_pages: int | None = None,
+    segment_bytes: int = SEGMENT_BYTES,
     workers: int = 2,
     chance: float = 0.0,
     grace: float = 5.0,
@@ -149,7 +151,7 @@ async def queue_in(
     queue = DurableQueue(
         path,
         destination.send,
-        limits=QueueLimits(max_bytes, max_age, max_dead_bytes, max_pages),
+        limits=QueueLimits(max_bytes, max_age, max_dead_bytes, max_pages, segment_bytes),
         lanes=LaneSettings(workers, 5.0),
         events=QueueEvents(telemetry),
         chance=lambda: chance,

@@ -5,19 +5,21 @@ Looking works beside a running processor. Changing does not: whoever holds the d
 
 from __future__ import annotations
 
+import heapq
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
 from neatlogs_processor.core.text import shown
 from neatlogs_processor.errors import ConfigError, ProcessorError
-from neatlogs_processor.queue.directory import QueueDirectory, database_in
+from neatlogs_processor.queue.directory import QueueDirectory, database_in, journal_in
 from neatlogs_processor.queue.file import QueueFile
+from neatlogs_processor.queue.holdings import DiskFullError, open_holdings
+from neatlogs_processor.queue.journal import look_at
 from neatlogs_processor.queue.reading import DamagedError, look
-from neatlogs_processor.queue.recovery import open_or_recover
-from neatlogs_processor.queue.rows import Entry, Row
+from neatlogs_processor.queue.rows import Entry, Row, Totals
 
 
 def list_queue(path: Path, out: TextIO, *, now: float | None = None) -> None:
@@ -39,11 +41,16 @@ def list_queue(path: Path, out: TextIO, *, now: float | None = None) -> None:
     try:
         with look(database) as file:
             out.write(f"{'id':>10}  {'signal':8}{'bytes':>12}  {'age':>10}{'attempts':>10}  state   last error\n")
-            for dead, state in ((False, "waiting"), (True, "dead")):
-                for entry in file.everything(dead=dead):
-                    out.write(f"{_line(entry, state, moment)}\n")
-            totals = file.sums()
-    except (sqlite3.Error, DamagedError) as error:
+            # The journal first: what moves from there into the database meanwhile is seen twice rather than never.
+            newest = look_at(journal_in(path))
+            totals = Totals()
+            for entry in _merged(file.everything(dead=False), newest):
+                out.write(f"{_line(entry, 'waiting', moment)}\n")
+                totals = totals.plus(1, entry.size, dead=False)
+            for entry in file.everything(dead=True):
+                out.write(f"{_line(entry, 'dead', moment)}\n")
+                totals = totals.plus(1, entry.size, dead=True)
+    except (sqlite3.Error, OSError, DamagedError) as error:
         raise ProcessorError(f"the queue in {path} cannot be read ({error})") from None
     out.write(
         f"{totals.requests} waiting ({totals.size} bytes), {totals.dead_requests} dead ({totals.dead_size} bytes)\n"
@@ -118,17 +125,27 @@ class _Held:
     def __enter__(self) -> QueueFile:
         self._directory = QueueDirectory(self._path)
         try:
-            self._file, _ = open_or_recover(self._directory)
-        except (sqlite3.Error, OSError, DamagedError) as error:
+            # Everything is in the database then.
+            self._holdings, _ = open_holdings(self._directory, segment_bytes=0)
+        except (sqlite3.Error, OSError, DamagedError, DiskFullError) as error:
             self._directory.close()
             raise ProcessorError(f"the queue in {self._path} cannot be opened ({error})") from None
-        return self._file
+        return self._holdings.file
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        self._file.close()
+        self._holdings.close()
         self._directory.close()
         if isinstance(error, sqlite3.Error):
             raise ProcessorError(f"the queue in {self._path} cannot be changed ({error})") from None
+
+
+def _merged(older: Iterable[Entry], newest: Iterable[Entry]) -> Iterator[Entry]:
+    """Return entries by id, each once."""
+    last = None
+    for entry in heapq.merge(older, newest, key=lambda entry: entry.id):
+        if entry.id != last:
+            yield entry
+        last = entry.id
 
 
 def _choose(entries: Iterable[Entry], ids: Iterable[int], what: str) -> list[Entry]:

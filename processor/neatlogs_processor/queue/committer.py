@@ -1,4 +1,4 @@
-"""The one thread that owns the queue's file: it runs what the event loop asks for, and commits in groups.
+"""The one thread that owns the queue's files: it runs what the event loop asks for, and commits in groups.
 
 While the disk is busy with one commit, what arrives gathers into the next: an fsync serves every request that waits
 for one. What nobody waits for (deletions, notes about failed tries) rides along with the next request, or goes alone
@@ -8,7 +8,6 @@ after a moment.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 import threading
 from collections import deque
@@ -17,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from neatlogs_processor.queue.directory import QueueDirectory
-from neatlogs_processor.queue.file import QueueFile
+from neatlogs_processor.queue.holdings import DiskFullError, Holdings, open_holdings
 from neatlogs_processor.queue.reading import DamagedError, DamagedRowError, is_damage, is_full
 from neatlogs_processor.queue.recovery import Recovery, open_or_recover
-from neatlogs_processor.queue.rows import Totals
+from neatlogs_processor.queue.rows import Row, Totals
 
 T = TypeVar("T")
 
@@ -35,37 +34,39 @@ GROUP_OPERATIONS = 1024
 KEPT_FREE_BYTES = 64 * 2**20
 """Unused room that the file may keep while requests wait in it."""
 
-
-class DiskFullError(Exception):
-    """There is no room for another request; nothing of it was kept."""
+_DELETIONS_OF_THE_RESERVE = 8
 
 
 @dataclass
 class _Operation:
-    run: Callable[[QueueFile], Any]
     future: asyncio.Future[Any]
-    writes: bool
-    # How much it adds to the file.
-    grows: int = 0
+    run: Callable[[Holdings], Any] = lambda _: None
+    writes: bool = False
+    # A request to keep, and who is told in the event loop that it was.
+    row: Row | None = None
+    kept: Callable[[Exception | None], None] | None = None
     # Whether it may wait for company, and for better times where the disk fails.
     lazy: bool = False
 
 
 class Committer:
-    """Runs operations on the queue's file. For the event loop that made it.
+    """Runs operations on what the queue holds. For the event loop that made it.
 
     Args:
         directory: Held by this process.
         on_recovery: Called in the event loop after a damaged file was replaced, with what happened.
         max_pages: See `QueueFile`.
+        segment_bytes: See `open_holdings`.
 
     Attributes:
-        recoveries: What had to be done to open the file.
+        recoveries: What had to be done to open the files.
         last_id: The highest id at that time.
         newest: When the newest request at that time arrived.
 
     Raises:
         sqlite3.Error: The disk does not let us.
+        OSError: Likewise.
+        DiskFullError: See `open_holdings`.
     """
 
     def __init__(
@@ -73,15 +74,16 @@ class Committer:
         directory: QueueDirectory,
         *,
         on_recovery: Callable[[Recovery], None],
-        max_pages: int | None = None,
+        max_pages: int | None,
+        segment_bytes: int,
     ) -> None:
         self._directory = directory
         self._on_recovery = on_recovery
         self._max_pages = max_pages
         self._loop = asyncio.get_running_loop()
-        self._file, self.recoveries = open_or_recover(directory, max_pages=max_pages)
-        self._totals = self._file.totals
-        self.last_id, self.newest = self._file.last_id, self._file.newest
+        self._holdings, self.recoveries = open_holdings(directory, max_pages=max_pages, segment_bytes=segment_bytes)
+        self._totals = self._holdings.totals
+        self.last_id, self.newest = self._holdings.last_id, self._holdings.newest
         self._condition = threading.Condition()
         self._operations: deque[_Operation] = deque()
         self._awaited = 0
@@ -93,35 +95,37 @@ class Committer:
 
     @property
     def totals(self) -> Totals:
-        """How much the file holds, as of the last commit."""
+        """How much there is, as of the last commit."""
         return self._totals
 
-    def read(self, run: Callable[[QueueFile], T]) -> asyncio.Future[T]:
+    def read(self, run: Callable[[Holdings], T]) -> asyncio.Future[T]:
         """Run something that does not write; the future is what it returns."""
-        return self._append(_Operation(run, self._loop.create_future(), writes=False))
+        return self._append(_Operation(self._loop.create_future(), run))
 
-    def write(self, run: Callable[[QueueFile], T], *, grows: int = 0) -> asyncio.Future[T]:
-        """Run something that writes; the future is what it returns, after its transaction is on the disk.
+    def keep(self, row: Row, kept: Callable[[Exception | None], None]) -> asyncio.Future[None]:
+        """Put a request on the disk; the future is done when it is there.
 
         Args:
-            run: What to do. It may run more than once.
-            grows: How many bytes it adds; 0 for what can be done on a full disk.
+            row: The request.
+            kept: Called in the event loop when it is there, or with the reason why it is not. Other than the future it
+                is always told, also after whoever awaited the future was cancelled.
 
-        The future fails with `DiskFullError` where something that grows finds no room, and with `sqlite3.Error` where
-        the disk does not let us. Nothing was written then.
+        The future fails with `DiskFullError` where there is no room, and with `sqlite3.Error` or `OSError` where the
+        disk does not let us. Nothing was written then.
         """
-        return self._append(_Operation(run, self._loop.create_future(), writes=True, grows=grows))
+        return self._append(_Operation(self._loop.create_future(), writes=True, row=row, kept=kept))
 
-    def write_soon(self, run: Callable[[QueueFile], T]) -> asyncio.Future[T]:
-        """Run something that writes, adds nothing and has time. Where the disk fails it is tried until it succeeds.
+    def write_soon(self, run: Callable[[Holdings], T]) -> asyncio.Future[T]:
+        """Run something that writes and has time, inside of a transaction. Where the disk fails it is tried until it
+        succeeds.
 
         Returns:
             A future that nobody has to await; it never fails, and is cancelled where the queue closes before.
         """
-        return self._append(_Operation(run, self._loop.create_future(), writes=True, lazy=True))
+        return self._append(_Operation(self._loop.create_future(), run, writes=True, lazy=True))
 
     async def close(self) -> None:
-        """Do what was asked for, close the file and let the directory go."""
+        """Do what was asked for, close the files and let the directory go."""
         with self._condition:
             self._closing = True
             self._condition.notify()
@@ -133,7 +137,9 @@ class Committer:
                 raise RuntimeError("the queue is closed")
             self._operations.append(operation)
             self._awaited += not operation.lazy
-            self._condition.notify()
+            # What has time need not wake the thread again that was woken by its like.
+            if not operation.lazy or len(self._operations) == 1:
+                self._condition.notify()
         return operation.future
 
     def _work(self) -> None:
@@ -145,9 +151,12 @@ class Committer:
                     self._tidy()
         finally:
             try:
-                self._file.close()
+                self._gather()
             finally:
-                self._directory.close()
+                try:
+                    self._holdings.close()
+                finally:
+                    self._directory.close()
 
     def _next_group(self) -> list[_Operation] | None:
         """Wait for operations. None of them: there is time to tidy up. `None`: the end."""
@@ -165,22 +174,28 @@ class Committer:
             while self._operations and len(group) < GROUP_OPERATIONS and size < GROUP_BYTES:
                 operation = self._operations.popleft()
                 self._awaited -= not operation.lazy
-                size += operation.grows
+                size += 0 if operation.row is None else operation.row.size
                 group.append(operation)
             return group
 
     def _run(self, group: list[_Operation]) -> None:
         outcomes = [(one, *self._read(one)) for one in group if not one.writes]
-        writes = [one for one in group if one.writes]
-        if writes:
-            outcomes += self._write(writes)
-            self._shrinks = True
-        self._totals = self._file.totals
+        if rows := [one for one in group if one.row is not None]:
+            outcomes += self._keep(rows)
+        if outcomes:
+            # Whoever awaits these need not wait for the others.
+            self._settle(outcomes)
+        if writes := [one for one in group if one.lazy]:
+            self._settle(self._write(writes))
+        self._shrinks = self._shrinks or self._holdings.file_changed
+
+    def _settle(self, outcomes: list[tuple[_Operation, Any, Exception | None]]) -> None:
+        self._totals = self._holdings.totals
         self._loop.call_soon_threadsafe(_settle, outcomes)
 
     def _read(self, operation: _Operation) -> tuple[Any, Exception | None]:
         try:
-            return operation.run(self._file), None
+            return operation.run(self._holdings), None
         except DamagedRowError as error:
             # Whoever asked for it decides.
             return None, error
@@ -191,42 +206,51 @@ class Committer:
 
     def _read_again(self, operation: _Operation) -> tuple[Any, Exception | None]:
         try:
-            return operation.run(self._file), None
+            return operation.run(self._holdings), None
         except Exception as error:  # noqa: BLE001  # handed to whoever asked
             return None, error
 
-    def _write(self, group: list[_Operation]) -> list[tuple[_Operation, Any, Exception | None]]:
-        growing = [one for one in group if one.grows]
-        rest = [one for one in group if not one.grows]
-        if not growing or self._has_room(sum(one.grows for one in growing)):
+    def _keep(self, group: list[_Operation]) -> list[tuple[_Operation, Any, Exception | None]]:
+        rows = [one.row for one in group if one.row is not None]
+        kept, may_recover = 0, True
+        while kept < len(rows):
             try:
-                return self._commit(group)
-            except Exception as error:  # noqa: BLE001  # handed to whoever asked, below
-                if is_damage(error) and self._recover(error):
-                    return self._write_again(group)
-                if not isinstance(error, sqlite3.Error) or not is_full(error):
-                    return self._give_up(group, error)
-        refused = [(one, None, DiskFullError()) for one in growing]
-        return [*refused, *(self._write_on_full_disk(rest) if rest else [])]
+                kept += self._holdings.keep(rows[kept:])
+            except Exception as error:  # noqa: BLE001, PERF203  # handed to whoever asked
+                if may_recover and is_damage(error) and self._recover(error):
+                    may_recover = False
+                    continue
+                reason = DiskFullError() if isinstance(error, sqlite3.Error) and is_full(error) else error
+                return [(one, None, None if number < kept else reason) for number, one in enumerate(group)]
+        return [(one, None, None) for one in group]
 
-    def _has_room(self, size: int) -> bool:
-        # Requests are accepted only while there is room for deletions as well.
-        if not self._directory.has_room(size):
-            # Unused pages and a log that was moved into the file are room, too.
-            with contextlib.suppress(sqlite3.Error):
-                self._file.shrink(0)
-                self._file.checkpoint()
-        return self._directory.has_room(size) and self._directory.keep_reserve()
+    def _write(self, group: list[_Operation]) -> list[tuple[_Operation, Any, Exception | None]]:
+        try:
+            return self._commit(group)
+        except Exception as error:  # noqa: BLE001  # handed to whoever asked, below
+            if is_damage(error) and self._recover(error):
+                return self._write_again(group)
+            if not isinstance(error, DiskFullError) and (not isinstance(error, sqlite3.Error) or not is_full(error)):
+                return self._give_up(group, error)
+        return self._write_on_full_disk(group)
 
     def _write_on_full_disk(self, group: list[_Operation]) -> list[tuple[_Operation, Any, Exception | None]]:
-        """Use the reserve for what makes room, and take it back at once: others write to this disk, too."""
+        """Use the reserve for what makes room, and take it back at once: others write to this disk, too.
+
+        One after the other, because the reserve holds what a few deletions write.
+        """
         self._directory.give_up_reserve()
+        outcomes: list[tuple[_Operation, Any, Exception | None]] = []
         try:
-            outcomes = self._write_again(group)
-            # An empty log frees what was written to it. It cannot be emptied where the file would have to grow.
-            with contextlib.suppress(sqlite3.Error):
-                self._file.checkpoint()
+            for number, one in enumerate(group):
+                outcomes += self._commit([one])
+                if number % _DELETIONS_OF_THE_RESERVE == 0:
+                    # An empty log frees what was written to it. It cannot be emptied where the file would have to grow.
+                    self._holdings.make_room()
+        except Exception as error:  # noqa: BLE001  # handed to whoever asked
+            outcomes += self._give_up(group[len(outcomes) :], error)
         finally:
+            self._holdings.make_room()
             self._directory.keep_reserve()
         return outcomes
 
@@ -237,26 +261,27 @@ class Committer:
             return self._give_up(group, error)
 
     def _give_up(self, group: list[_Operation], error: Exception) -> list[tuple[_Operation, Any, Exception | None]]:
-        """Refuse what somebody waits for, and keep the rest for later."""
-        later = [one for one in group if one.lazy]
-        if later and not self._closing:
-            with self._condition:
-                self._operations.extendleft(reversed(later))
-                self._condition.wait_for(lambda: self._closing, RETRY_SECONDS)
-            group = [one for one in group if not one.lazy]
-        return [(one, None, error) for one in group]
+        """Keep what nobody waits for for later."""
+        if self._closing:
+            return [(one, None, error) for one in group]
+        with self._condition:
+            self._operations.extendleft(reversed(group))
+            self._condition.wait_for(lambda: self._closing or self._awaited, RETRY_SECONDS)
+        return []
 
     def _commit(self, group: list[_Operation]) -> list[tuple[_Operation, Any, Exception | None]]:
-        with self._file.transaction():
-            return [(one, one.run(self._file), None) for one in group]
+        with self._holdings.transaction():
+            return [(one, one.run(self._holdings), None) for one in group]
 
     def _recover(self, cause: Exception) -> bool:
-        """Replace a damaged file; say whether there is a sound one now."""
-        self._file.close()
+        """Replace a damaged database; say whether there is a sound one now."""
+        self._holdings.file.close()
         try:
             if not self._directory.unrescued():
                 self._directory.set_aside()
-            self._file, recoveries = open_or_recover(self._directory, cause=str(cause), max_pages=self._max_pages)
+            self._holdings.file, recoveries = open_or_recover(
+                self._directory, cause=str(cause), max_pages=self._max_pages
+            )
         except (sqlite3.Error, OSError, DamagedError):
             # No room for a copy, say. Operations fail on the closed file, and each brings another try.
             return False
@@ -264,16 +289,29 @@ class Committer:
             self._loop.call_soon_threadsafe(self._on_recovery, recovery)
         return True
 
+    def _gather(self) -> None:
+        """Leave one file to whoever comes next, where that is possible."""
+        for may_recover in (True, False):
+            try:
+                self._holdings.gather()
+                break
+            except Exception as error:  # noqa: BLE001  # the next start finds it in the journal
+                if not (may_recover and is_damage(error) and self._recover(error)):
+                    break
+
     def _tidy(self) -> None:
         """Give unused room back to the disk, a little at a time."""
         try:
-            self._shrinks = self._file.shrink(KEPT_FREE_BYTES)
+            self._holdings.file_changed = False
+            self._shrinks = self._holdings.file.shrink(KEPT_FREE_BYTES)
         except (sqlite3.Error, DamagedError):
             self._shrinks = False
 
 
 def _settle(outcomes: list[tuple[_Operation, Any, Exception | None]]) -> None:
     for operation, result, error in outcomes:
+        if operation.kept is not None:
+            operation.kept(error)
         future = operation.future
         if future.cancelled():
             continue

@@ -1,8 +1,8 @@
 """The queue's directory: who may read it, who holds it, and what is put aside in it.
 
 queue.v1.sqlite (-wal, -shm)   the requests; the number is the version of the schema
+journal.v1.0, journal.v1.1     the newest ones, while a processor runs or after one was killed (see `Journal`)
 lock                           held (flock) by the one process that may write; names its pid
-holding.v1.sqlite (-wal, -shm) spans that wait for the root of their trace (see `neatlogs_processor.holding`)
 reserve                        room that is given up when the disk is full, so that deleting still works
 corrupt-...                    files that were damaged, kept for whoever wants to look
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import stat
 import time
@@ -25,7 +26,7 @@ RESERVE_BYTES = 4 * 2**20
 """Deleting writes to the log before it frees anything; this is several times what one transaction needs."""
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_OURS = ("queue.v", "holding.v", "lock", "reserve", "corrupt-", "recovering-", "lost+found")
+_OURS = ("queue.v", "journal.v", "lock", "reserve", "corrupt-", "recovering-", "lost+found")
 
 
 class QueueDirectory:
@@ -48,6 +49,11 @@ class QueueDirectory:
         """The file with the requests."""
         return database_in(self.path)
 
+    @property
+    def journal(self) -> tuple[Path, Path]:
+        """The two files of the journal."""
+        return journal_in(self.path)
+
     def close(self) -> None:
         """Let another process have the directory."""
         os.close(self._lock)
@@ -62,19 +68,21 @@ class QueueDirectory:
 
     def set_aside(self) -> Path:
         """Move the database's files to a folder of their own and return it; see `rescued`."""
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        number = 1
-        while True:
-            folder = self.path / f"recovering-{stamp}-{number}"
-            try:
-                folder.mkdir(mode=0o700)
-                break
-            except FileExistsError:
-                number += 1
+        folder = self.new_folder("recovering")
         for suffix in ("", "-wal", "-shm"):
             file = self.database.with_name(self.database.name + suffix)
             with contextlib.suppress(FileNotFoundError):
                 file.rename(folder / file.name)
+        return folder
+
+    def new_folder(self, what: str) -> Path:
+        """Make a folder whose name begins with `what` and return it."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        for number in itertools.count(1):
+            folder = self.path / f"{what}-{stamp}-{number}"
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+                break
         return folder
 
     def unrescued(self) -> list[Path]:
@@ -86,19 +94,26 @@ class QueueDirectory:
         return folder.rename(self.path / folder.name.replace("recovering-", "corrupt-", 1))
 
     def has_room(self, size: int) -> bool:
-        """Say whether the disk has room for so many bytes of new requests.
+        """Say whether the disk has room for so many bytes.
 
-        They are written twice, to the log and then to the file, and what is in the log already has to reach the file
-        too: a log that cannot be emptied could only grow, even by deletions.
+        What is in the database's log already has to reach the file as well: a log that cannot be emptied could only
+        grow, even by deletions.
         """
         log = self.database.with_name(self.database.name + "-wal")
         try:
-            disk = os.statvfs(self.path)
-            written = log.stat().st_size
+            return self.room() >= size + log.stat().st_size
         except OSError:
             # SQLite will find out.
             return True
-        return disk.f_bavail * disk.f_frsize >= 2 * size + written
+
+    def room(self) -> int:
+        """Return how many bytes the disk has for us.
+
+        Raises:
+            OSError: It does not say.
+        """
+        disk = os.statvfs(self.path)
+        return disk.f_bavail * disk.f_frsize
 
     def keep_reserve(self) -> bool:
         """Take the reserve, and say whether the disk has room for it."""
@@ -150,7 +165,7 @@ class QueueDirectory:
                 f"--queue-dir: {path} holds other files ({foreign[0]!r}); the queue needs a directory of its own"
             )
         for name in names:
-            if name.startswith("queue.v") and not name.startswith(f"queue.v{VERSION}."):
+            if name.startswith(("queue.v", "journal.v")) and f".v{VERSION}." not in name:
                 raise ConfigError(
                     f"--queue-dir: {path} holds the queue of another version of the processor ({name!r});"
                     " deliver it with that version first, or choose another directory"
@@ -189,6 +204,11 @@ class QueueDirectory:
 def database_in(path: Path) -> Path:
     """Return the file with the requests."""
     return path / f"queue.v{VERSION}.sqlite"
+
+
+def journal_in(path: Path) -> tuple[Path, Path]:
+    """Return the two files of the journal, which need not be there."""
+    return path / f"journal.v{VERSION}.0", path / f"journal.v{VERSION}.1"
 
 
 def _holder(lock: Path) -> str:

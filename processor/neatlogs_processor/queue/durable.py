@@ -18,10 +18,11 @@ from neatlogs_processor.core.policy import Enforced
 from neatlogs_processor.core.request import Request, Signal
 from neatlogs_processor.errors import OverloadedError, ProcessorError
 from neatlogs_processor.queue.clock import QueueClock
-from neatlogs_processor.queue.committer import Committer, DiskFullError
+from neatlogs_processor.queue.committer import Committer
 from neatlogs_processor.queue.directory import QueueDirectory
 from neatlogs_processor.queue.events import QueueEvents
-from neatlogs_processor.queue.file import QueueFile
+from neatlogs_processor.queue.holdings import DiskFullError
+from neatlogs_processor.queue.journal import SEGMENT_BYTES
 from neatlogs_processor.queue.lane import Deliver, Lane, LaneSettings
 from neatlogs_processor.queue.reading import DamagedError
 from neatlogs_processor.queue.recovery import Recovery
@@ -32,6 +33,9 @@ FULL_SHARE = 0.95
 
 FULL_SECONDS = 5.0
 """How long it is called full after it refused a request."""
+
+BYTES_AT_HAND = 16 * 2**20
+"""Bodies that are kept in memory until they are delivered, so that they need not be read back."""
 
 _EXPIRE_AT_ONCE = 256
 
@@ -44,13 +48,15 @@ class QueueLimits:
         max_bytes: Bytes of waiting requests.
         max_age: Seconds that a request may wait.
         max_dead_bytes: Bytes of dead letters; the oldest make room for new ones.
-        max_pages: Pages of the file; `None` leaves it to the disk.
+        max_pages: Pages of the database; `None` leaves it to the disk.
+        segment_bytes: How large each of the journal's two files may become; 0 does without a journal.
     """
 
     max_bytes: int
     max_age: float
     max_dead_bytes: int
     max_pages: int | None = None
+    segment_bytes: int = SEGMENT_BYTES
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,13 @@ class DurableQueue:
         self._chance = chance
         directory = QueueDirectory(path)
         try:
-            self._committer = Committer(directory, on_recovery=self._recovered, max_pages=limits.max_pages)
-        except (sqlite3.Error, OSError, DamagedError) as error:
+            self._committer = Committer(
+                directory,
+                on_recovery=self._recovered,
+                max_pages=limits.max_pages,
+                segment_bytes=limits.segment_bytes,
+            )
+        except (sqlite3.Error, OSError, DamagedError, DiskFullError) as error:
             directory.close()
             raise ProcessorError(f"--queue-dir: the queue in {path} cannot be opened ({error})") from None
         self._clock = QueueClock(self._committer.newest, wall=wall, monotonic=monotonic)
@@ -118,8 +129,11 @@ class DurableQueue:
         self._last_id = self._committer.last_id
         # Bytes of requests that are on their way to the disk.
         self._arriving = 0
-        # Ids that left the queue and may be in the file for another moment.
+        # Ids that left the queue and may be on the disk for another moment.
         self._gone: set[int] = set()
+        # What waits and need not be read back from the disk.
+        self._at_hand: dict[int, tuple[bytes, Enforced | None]] = {}
+        self._bytes_at_hand = 0
         self._refused_at: float | None = None
         self._lanes = {signal: Lane(signal, deliver, self, lanes, chance=chance, clock=monotonic) for signal in Signal}
         self._sweeper: asyncio.Task[None] | None = None
@@ -171,15 +185,13 @@ class DurableQueue:
         if self._committer.totals.size + self._arriving + row.size > self._limits.max_bytes:
             raise self._refuse("the queue is full (--queue-max-bytes)")
         self._arriving += row.size
-        kept = self._committer.write(lambda file: file.insert(row), grows=row.size)
-        kept.add_done_callback(lambda done: self._kept(row, done))
         try:
             # The commit takes place even where the client goes away meanwhile.
-            await asyncio.shield(kept)
+            await self._committer.keep(row, lambda error: self._kept(row, request.enforced, error))
         except DiskFullError:
             self._events.disk_full()
             raise self._refuse("the queue's disk is full") from None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._events.broken(error)
             raise self._refuse("the queue's disk does not work") from None
         return b""
@@ -188,13 +200,15 @@ class DurableQueue:
 
     async def waiting(self, signal: Signal, *, after: int, limit: int) -> list[Entry]:
         """See `Shelf`."""
-        return await self._committer.read(lambda file: file.waiting(signal, after=after, limit=limit))
+        return await self._committer.read(lambda here: here.waiting(signal, after=after, limit=limit))
 
     async def body(self, entry: Entry) -> tuple[bytes, Enforced | None] | None:
         """See `Shelf`."""
         if entry.id in self._gone:
             return None
-        return await self._committer.read(lambda file: file.body(entry.id))
+        if (content := self._at_hand.get(entry.id)) is not None:
+            return content
+        return await self._committer.read(lambda here: here.body(entry.id))
 
     def delivered(self, entry: Entry, rejected: int) -> None:
         """See `Shelf`."""
@@ -205,24 +219,20 @@ class DurableQueue:
         """See `Shelf`."""
         self._events.failed(entry, error, delay)
         attempts, text = entry.attempts, entry.error
-        self._committer.write_soon(lambda file: file.note(entry.id, attempts, text))
+        self._committer.write_soon(lambda here: here.note(entry.id, attempts, text))
 
     def died(self, entry: Entry, outcome: str, error: Exception) -> None:
         """See `Shelf`."""
         self._events.died(entry, outcome, error)
         self._gone.add(entry.id)
-        limit = self._limits.max_dead_bytes
-
-        def bury(file: QueueFile) -> Loss:
-            file.note(entry.id, entry.attempts + 1, f"{outcome}: {error}")
-            file.bury(entry.id)
-            return file.bound_dead(limit)
-
-        self._committer.write_soon(bury).add_done_callback(lambda done: self._buried(entry.id, done))
+        self._let_go(entry.id)
+        attempts, text, limit = entry.attempts + 1, f"{outcome}: {error}", self._limits.max_dead_bytes
+        buried = self._committer.write_soon(lambda here: here.bury(entry.id, attempts, text, max_bytes=limit))
+        buried.add_done_callback(lambda done: self._buried(entry.id, done))
 
     def went_wrong(self, error: Exception) -> None:
         """See `Shelf`."""
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, (sqlite3.Error, OSError)):
             self._events.broken(error)
         else:
             self._events.bug(error)
@@ -240,8 +250,8 @@ class DurableQueue:
         """Drop some of what is too old, but nothing that is being sent; say whether there was anything."""
         before = self._clock.now() - self._limits.max_age
         try:
-            found = await self._committer.read(lambda file: file.older(before, limit=_EXPIRE_AT_ONCE))
-        except (sqlite3.Error, DamagedError) as error:
+            found = await self._committer.read(lambda here: here.older(before, limit=_EXPIRE_AT_ONCE))
+        except (sqlite3.Error, OSError, DamagedError) as error:
             self._events.broken(error)
             return False
         old = [
@@ -256,11 +266,19 @@ class DurableQueue:
         self._delete(old)
         return bool(old)
 
-    def _kept(self, row: Row, done: asyncio.Future[None]) -> None:
+    def _kept(self, row: Row, enforced: Enforced | None, error: Exception | None) -> None:
         self._arriving -= row.size
-        # Asking for the error here also spares the loop a complaint where the client has gone.
-        if not done.cancelled() and done.exception() is None:
-            self._lanes[row.signal].arrived()
+        if error is not None:
+            return
+        if self._bytes_at_hand + len(row.body) <= BYTES_AT_HAND:
+            self._at_hand[row.id] = row.body, enforced
+            self._bytes_at_hand += len(row.body)
+        self._lanes[row.signal].arrived(Entry(row.id, row.signal, row.received, row.spans, row.size))
+
+    def _let_go(self, row_id: int) -> None:
+        content = self._at_hand.pop(row_id, None)
+        if content is not None:
+            self._bytes_at_hand -= len(content[0])
 
     def _refuse(self, message: str) -> OverloadedError:
         self._refused_at = self._monotonic()
@@ -269,7 +287,9 @@ class DurableQueue:
     def _delete(self, entries: Iterable[Entry]) -> None:
         ids = [entry.id for entry in entries]
         self._gone.update(ids)
-        deleted = self._committer.write_soon(lambda file: file.delete(ids))
+        for row_id in ids:
+            self._let_go(row_id)
+        deleted = self._committer.write_soon(lambda here: here.delete(ids))
         deleted.add_done_callback(lambda _: self._gone.difference_update(ids))
 
     def _buried(self, row_id: int, done: asyncio.Future[Loss]) -> None:

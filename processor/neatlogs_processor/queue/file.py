@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from neatlogs_processor.queue.reading import DamagedError, QueueReader, check_seal, connect
-from neatlogs_processor.queue.rows import Loss, Row, Totals
+from neatlogs_processor.queue.rows import MAX_ERROR_CHARS, Loss, Row, Totals
 
 PAGE_BYTES = 16 * 1024
 """Requests are larger than SQLite's usual 4 KiB; fewer pages are fewer log frames."""
@@ -27,7 +27,6 @@ SCHEMA = (
 )
 
 _VACUUM_PAGES = 256
-_MAX_ERROR_CHARS = 1024
 
 
 class QueueFile(QueueReader):
@@ -83,7 +82,7 @@ class QueueFile(QueueReader):
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(row.id, row.signal.value, row.received, row.spans, row.size),
-                *(row.seal, row.checksum, attempts, error[:_MAX_ERROR_CHARS], dead),
+                *(row.seal, row.checksum, attempts, error[:MAX_ERROR_CHARS], dead),
             ),
         )
         self._connection.execute("INSERT INTO bodies VALUES (?, ?, ?)", (row.id, row.findings, row.body))
@@ -99,7 +98,7 @@ class QueueFile(QueueReader):
     def note(self, row_id: int, attempts: int, error: str) -> None:
         """Write down that a try failed."""
         self._connection.execute(
-            "UPDATE requests SET attempts = ?, error = ? WHERE id = ?", (attempts, error[:_MAX_ERROR_CHARS], row_id)
+            "UPDATE requests SET attempts = ?, error = ? WHERE id = ?", (attempts, error[:MAX_ERROR_CHARS], row_id)
         )
 
     def bury(self, row_id: int) -> None:

@@ -8,7 +8,6 @@ through.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -117,7 +116,9 @@ class Lane:
         self._turn_of_put_off = True
         self._failures = 0
         self._pause_until = 0.0
-        self._wake = asyncio.Event()
+        self._loading = False
+        self._woken = False
+        self._sleeper: asyncio.Future[None] | None = None
         self._stopping = False
         self._loop_task: asyncio.Task[None] | None = None
 
@@ -137,22 +138,28 @@ class Lane:
         """Begin to deliver."""
         self._loop_task = asyncio.create_task(self._run())
 
-    def arrived(self) -> None:
-        """There is a new request on the shelf."""
-        self._more = True
-        self._wake.set()
+    def arrived(self, entry: Entry) -> None:
+        """There is a new request on the shelf, newer than all that was there before."""
+        if self._more or self._loading or len(self._window) >= WINDOW:
+            self._more = True
+        else:
+            # Everything older is known, so the shelf need not be asked.
+            self._window.append(entry)
+            self._loaded_up_to = entry.id
+        self._wake()
 
     def forget(self) -> None:
         """Look at the shelf anew: what is on it has changed. What is being sent stays known."""
         self._window.clear()
         self._put_off.clear()
         self._loaded_up_to = 0
-        self.arrived()
+        self._more = True
+        self._wake()
 
     async def stop(self, grace: float) -> None:
         """End the waiting, let what is being sent finish for `grace` seconds, then cancel it; it stays on the shelf."""
         self._stopping = True
-        self._wake.set()
+        self._wake()
         if self._loop_task is not None:
             await self._loop_task
         if self._sending:
@@ -163,14 +170,32 @@ class Lane:
 
     async def _run(self) -> None:
         while not self._stopping:
-            self._wake.clear()
+            self._woken = False
             try:
                 delay = await self._begin_sending()
             except Exception as error:  # noqa: BLE001  # the lane must outlive a disk that fails
                 self._shelf.went_wrong(error)
                 delay = 1.0
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay)
+            await self._sleep(delay)
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """Wait until somebody wakes the lane, for so long at most. (`asyncio.wait_for` makes a task each time.)"""
+        if self._woken:
+            return
+        loop = asyncio.get_running_loop()
+        self._sleeper = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, self._wake)
+        try:
+            await self._sleeper
+        finally:
+            self._sleeper = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        self._woken = True
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
 
     async def _begin_sending(self) -> float | None:
         """Start as many deliveries as may be; return after how many seconds there may be more, if that is known."""
@@ -211,7 +236,14 @@ class Lane:
         # Set before asking: what arrives meanwhile must not be overlooked.
         self._more = False
         asked_after = self._loaded_up_to
-        found = await self._shelf.waiting(self._signal, after=asked_after, limit=WINDOW)
+        self._loading = True
+        try:
+            found = await self._shelf.waiting(self._signal, after=asked_after, limit=WINDOW)
+        except BaseException:
+            self._more = True
+            raise
+        finally:
+            self._loading = False
         if self._loaded_up_to != asked_after:
             # The shelf has changed meanwhile.
             self._more = True
@@ -223,7 +255,7 @@ class Lane:
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         del self._sending[task]
-        self._wake.set()
+        self._wake()
 
     async def _deliver(self, entry: Entry) -> None:
         try:
@@ -275,6 +307,8 @@ class Lane:
 
 def rejected_items(response: bytes) -> int:
     """Return how many items a response says were rejected. The three signals' responses are alike."""
+    if not response:
+        return 0
     try:
         answer = ExportTraceServiceResponse.FromString(response).partial_success
     except DecodeError:

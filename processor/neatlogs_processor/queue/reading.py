@@ -10,7 +10,7 @@ from pathlib import Path
 
 from neatlogs_processor.core.policy import Enforced
 from neatlogs_processor.core.request import Signal
-from neatlogs_processor.queue.rows import Entry, Row, Totals, checksum, read_findings, seal
+from neatlogs_processor.queue.rows import Entry, Row, checksum, read_findings, seal
 
 _BUSY_SECONDS = 5.0
 
@@ -65,12 +65,7 @@ class QueueReader:
             DamagedRowError: It is not what was written.
         """
         row = self.row(row_id)
-        if row is None:
-            return None
-        try:
-            return row.body, read_findings(row.findings, row.body)
-        except ValueError as error:
-            raise DamagedRowError(f"request {row_id}: {error}") from None
+        return None if row is None else content_of(row)
 
     def row(self, row_id: int) -> Row | None:
         """Return a whole row; see `body`."""
@@ -97,13 +92,6 @@ class QueueReader:
         oldest = self._entries("WHERE NOT dead ORDER BY id LIMIT ?", limit)
         return list(itertools.takewhile(lambda entry: entry.received < before, oldest))
 
-    def sums(self) -> Totals:
-        """Add up how much there is."""
-        found = self._connection.execute(
-            "SELECT sum(NOT dead), sum(size * (NOT dead)), sum(dead != 0), sum(size * (dead != 0)) FROM requests"
-        ).fetchone()
-        return Totals(*(number or 0 for number in found))
-
     def _entries(self, where: str, *values: object) -> list[Entry]:
         rows = self._connection.execute(
             f"SELECT id, signal, received, spans, size, seal, attempts, error FROM requests {where}",  # noqa: S608 - names of our own; values are bound
@@ -115,6 +103,18 @@ class QueueReader:
             tries = attempts if isinstance(attempts, int) else 0
             entries.append(Entry(row_id, Signal(signal), received, spans, size, tries, str(error)))
         return entries
+
+
+def content_of(row: Row) -> tuple[bytes, Enforced | None]:
+    """Return what a request delivers.
+
+    Raises:
+        DamagedRowError: What the rule found cannot be read.
+    """
+    try:
+        return row.body, read_findings(row.findings, row.body)
+    except ValueError as error:
+        raise DamagedRowError(f"request {row.id}: {error}") from None
 
 
 @contextlib.contextmanager

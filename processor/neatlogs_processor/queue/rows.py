@@ -16,6 +16,9 @@ from neatlogs_processor.core.request import Request, Signal
 ROW_OVERHEAD = 256
 """Bytes that a row takes beside its body and findings, so that empty requests fill the queue too."""
 
+MAX_ERROR_CHARS = 1024
+"""How much is kept of what a try failed with."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -28,6 +31,7 @@ class Row:
         spans: How many spans it holds; 0 for metrics and logs.
         body: The enforced request.
         findings: What the rule found, as `write_findings` writes it.
+        written_checksum: The checksum that it was written with, where it may be damaged; `None` where it is as it came.
     """
 
     id: int
@@ -36,6 +40,7 @@ class Row:
     spans: int
     body: bytes
     findings: str
+    written_checksum: int | None = None
 
     @property
     def size(self) -> int:
@@ -50,6 +55,8 @@ class Row:
     @property
     def checksum(self) -> int:
         """Checksum of what is delivered."""
+        if self.written_checksum is not None:
+            return self.written_checksum
         return checksum(self.seal, self.findings, self.body)
 
 
@@ -74,6 +81,10 @@ class Entry:
     size: int
     attempts: int = 0
     error: str = ""
+
+    def copy(self) -> Entry:
+        """Return another one, for somebody who counts tries for himself."""
+        return replace(self)
 
 
 @dataclass(frozen=True)

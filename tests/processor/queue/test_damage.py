@@ -99,7 +99,7 @@ async def test_damage_while_the_processor_runs_is_recovered_from(tmp_path: Path)
     path = tmp_path / "queue"
     destination = Destination()
     destination.open.clear()
-    async with queue_in(path, destination, workers=1) as parts:
+    async with queue_in(path, destination, workers=1, segment_bytes=0) as parts:
         await parts.send(*(traces(f"{number}", 20_000) for number in range(5)))
         # Somebody changes the file behind the processor's back.
         with sqlite3.connect(path / NAME) as other:

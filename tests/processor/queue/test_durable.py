@@ -213,11 +213,14 @@ async def test_a_client_that_goes_away_does_not_undo_the_commit(tmp_path: Path) 
         await parts.emptied()
 
 
-async def test_a_full_disk_refuses_retryably_and_deletes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("segment_bytes", [0, 100_000], ids=["no journal", "small journal"])
+async def test_a_full_disk_refuses_retryably_and_deletes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, segment_bytes: int
+) -> None:
     """Where SQLite finds no room, requests are refused, what is there is delivered and deleted, and then it goes on."""
     destination = Destination()
     destination.open.clear()
-    async with queue_in(tmp_path / "queue", destination, max_pages=20) as parts:
+    async with queue_in(tmp_path / "queue", destination, max_pages=20, segment_bytes=segment_bytes) as parts:
         assert "disk is full" in str(await parts.fill(traces(padding=20_000)))
         assert parts.queue.state.full
         kept = parts.queue.state.requests
@@ -230,13 +233,15 @@ async def test_a_full_disk_refuses_retryably_and_deletes_on(tmp_path: Path, capl
     assert "disk is full" in caplog.text
 
 
-async def test_a_full_disk_takes_the_small_request_of_a_group_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("segment_bytes", [0, 100_000], ids=["no journal", "small journal"])
+async def test_a_full_disk_takes_the_small_request_of_a_group_apart(tmp_path: Path, segment_bytes: int) -> None:
     """Requests that arrive together with one that finds no room are refused, never acknowledged without being kept."""
-    async with queue_in(tmp_path / "queue", Destination(_down), max_pages=20) as parts:
+    path = tmp_path / "queue"
+    async with queue_in(path, Destination(_down), max_pages=20, segment_bytes=segment_bytes) as parts:
         bodies = [traces(f"{number}", 20_000) for number in range(40)]
         results = await asyncio.gather(*(parts.queue.send(one) for one in bodies), return_exceptions=True)
         assert parts.queue.state.requests == results.count(b"")
-    async with queue_in(tmp_path / "queue", max_pages=20) as again:
+    async with queue_in(path, max_pages=20, segment_bytes=segment_bytes) as again:
         await again.emptied()
     acknowledged = [one.body for one, result in zip(bodies, results, strict=True) if result == b""]
     assert sorted(again.destination.accepted) == sorted(acknowledged)

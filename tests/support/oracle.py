@@ -78,19 +78,20 @@ def _usable(attribute: KeyValue) -> str | None:
     if attribute.key == ID and kind == "int_value":
         return f"{value.int_value:d}"
     if attribute.key == METADATA and kind == "kvlist_value":
-        return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return json.dumps(plain_value(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return None
 
 
-def _plain(value: AnyValue) -> Any:
+def plain_value(value: AnyValue) -> Any:
+    """A value as JSON has it."""
     match value.WhichOneof("value"):
         case "kvlist_value":
             plain: dict[str, Any] = {}
             for item in reversed(value.kvlist_value.values):
-                plain[item.key] = _plain(item.value)
+                plain[item.key] = plain_value(item.value)
             return plain
         case "array_value":
-            return [_plain(item) for item in value.array_value.values]
+            return [plain_value(item) for item in value.array_value.values]
         case "bytes_value":
             return base64.b64encode(value.bytes_value).decode()
         case "double_value" if math.isnan(value.double_value):
@@ -103,7 +104,7 @@ def _plain(value: AnyValue) -> Any:
             return getattr(value, kind)
 
 
-def _settle(attributes: list[KeyValue]) -> tuple[dict[str, str], list[KeyValue], int, bool]:
+def settle(attributes: list[KeyValue]) -> tuple[dict[str, str], list[KeyValue], int, bool]:
     """By key, the text that counts; the attributes these come from; how many were of no use; whether an id was."""
     texts: dict[str, str] = {}
     owners: dict[str, KeyValue] = {}
@@ -120,7 +121,7 @@ def _settle(attributes: list[KeyValue]) -> tuple[dict[str, str], list[KeyValue],
 
 def _take_default(resource: Resource, counts: Counter[str]) -> tuple[str | None, str | None]:
     identity = [attribute for attribute in resource.attributes if is_identity(attribute.key)]
-    texts, _, invalid, refused = _settle(identity)
+    texts, _, invalid, refused = settle(identity)
     counts["defaults_moved"] += len(identity)
     counts["invalid"] += invalid
     _remove(resource)
@@ -132,7 +133,7 @@ def _take_default(resource: Resource, counts: Counter[str]) -> tuple[str | None,
 
 def _settle_root(span: Span, default: tuple[str | None, str | None], counts: Counter[str]) -> None:
     identity = [attribute for attribute in span.attributes if is_identity(attribute.key)]
-    texts, owners, invalid, refused = _settle(identity)
+    texts, owners, invalid, refused = settle(identity)
     counts["invalid"] += invalid
     landed: dict[str, str] = {}
     if not refused and not texts.get(ID, "").strip():

@@ -53,12 +53,9 @@ class Accepting:
             metadata = self._accepted_metadata(attributes)
             if metadata is not None and END_USER_METADATA not in identity.values:
                 put[END_USER_METADATA] = metadata
-        if not any(
-            value.string_value.strip() or not value.HasField("string_value") for value in attributes.values(SESSION_ID)
-        ):
-            session = self._first(attributes, Carries.SESSION)
-            if session is not None:
-                put[SESSION_ID] = session[0]
+        session = self._first(attributes, Carries.SESSION)
+        if session is not None and all(_is_blank(value) for value in attributes.values(SESSION_ID)):
+            put[SESSION_ID] = session[0]
         return Changes(put) if put else None
 
     def _first(self, attributes: SpanAttributes, what: Carries) -> tuple[str, str] | None:

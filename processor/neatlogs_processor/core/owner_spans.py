@@ -101,8 +101,8 @@ class Changes(NamedTuple):
     """What shall become of the attributes of a span.
 
     Attributes:
-        put: Texts by key, which UTF-8 can hold. Each stands there once afterwards: in the place of the first attribute
-            with that key, or behind all other fields.
+        put: Texts by key, which UTF-8 can hold. Each stands there once afterwards, in the place of the first attribute
+            with that key, or behind all other fields; of a key that is not sought it is not seen that it stands there.
         removed: Keys, all sought ones, that are not there afterwards.
     """
 

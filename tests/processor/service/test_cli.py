@@ -152,6 +152,17 @@ async def test_print_config_shows_values_with_sources_and_masks_secrets(tmp_path
     assert lines["max_message_size"][1] == "default"
 
 
+async def test_print_config_says_what_presets_stand_for() -> None:
+    """Beside the source of a preset stand the keys, written as they could be typed."""
+    finished = await run(
+        "--print-config", "--emit-for", "phoenix", "--accept", "app.user.*", "--accept-from", "semconv"
+    )
+    lines = {line.partition(" = ")[0]: line.partition("  # ")[2] for line in finished.stdout.splitlines()}
+    assert lines["emit_for"] == "flag --emit-for: user.id,session.id,metadata"
+    assert lines["accept_from"] == "flag --accept-from: user.id,enduser.id,enduser.pseudo.id,session.id"
+    assert "accept = app.user.*" in finished.stdout
+
+
 async def test_health_says_whether_a_processor_serves() -> None:
     """The command for container health checks ends with 0 where one serves, else with 1."""
     async with program("--console", "--grpc-listen", "127.0.0.1:0") as started:

@@ -71,6 +71,11 @@ def test_everything_can_be_written_as_text() -> None:
         "FORWARD_HEADERS": "X-Api-Key, traceparent",
         "ROOTS": "entry",
         "ENTRY_SERVICES": " gateway , edge ",
+        "ACCEPT": "app.user=user, app.user.*",
+        "ACCEPT_FROM": "langfuse,logfire,langfuse",
+        "ACCEPT_STRIP": "true",
+        "EMIT": "enduser.id",
+        "EMIT_FOR": "phoenix",
         "CONSOLE": "yes",
         "LOG_LEVEL": "debug",
         "LOG_FORMAT": "json",
@@ -78,6 +83,8 @@ def test_everything_can_be_written_as_text() -> None:
     settings = load({}, {f"NEATLOGS_PROCESSOR_{name}": text for name, text in written.items()}).settings
     assert settings.forward_headers == ("x-api-key", "traceparent")
     assert settings.entry_services == ("gateway", "edge")
+    assert [str(one) for one in settings.accept] == ["app.user", "app.user.*"]
+    assert (settings.accept_from, settings.emit_for) == (("langfuse", "logfire"), ("phoenix",))
     assert (settings.upstream_timeout, settings.shutdown_timeout, settings.console) == (0.5, 0.0, True)
 
 
@@ -144,6 +151,12 @@ MISTAKES: list[tuple[dict[str, str], list[str]]] = [
     ({"NEATLOGS_PROCESSOR_ROOTS": "all"}, ["ROOTS", "'trace' or 'entry'"]),
     ({"NEATLOGS_PROCESSOR_UPSTREAM_PROTOCOL": "carrier-pigeon"}, ["UPSTREAM_PROTOCOL", "'grpc'"]),
     ({"NEATLOGS_PROCESSOR_ALLOW_INSECURE": "all"}, ["ALLOW_INSECURE", "'grpc'"]),
+    ({"NEATLOGS_PROCESSOR_EMIT": "neatlogs.end_user.id"}, ["EMIT", "processor's own key"]),
+    ({"NEATLOGS_PROCESSOR_EMIT": "service.name"}, ["EMIT", "service.name says which service"]),
+    ({"NEATLOGS_PROCESSOR_EMIT_FOR": "phonix"}, ["EMIT_FOR", "'phonix' is not known", "phoenix"]),
+    ({"NEATLOGS_PROCESSOR_ACCEPT": "user.id,user.id"}, ["ACCEPT", "user.id stands there twice"]),
+    ({"NEATLOGS_PROCESSOR_ACCEPT": "=user"}, ["ACCEPT", "names no key"]),
+    ({"NEATLOGS_PROCESSOR_ACCEPT_FROM": "datadog"}, ["ACCEPT_FROM", "'datadog' is not known", "traceloop"]),
     ({"NEATLOGS_PROCESSOR_MAX_CONCURRENT_REQUESTS": "0"}, ["MAX_CONCURRENT_REQUESTS", "1"]),
     ({"NEATLOGS_PROCESSOR_CONSOLE": "maybe"}, ["CONSOLE", "true or false"]),
     ({"NEATLOGS_PROCESSOR_UPSTREAM_HEADERS": "hunter2"}, ["UPSTREAM_HEADERS", "name=value"]),
@@ -208,6 +221,8 @@ def test_a_headers_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         ({"store_required": True}, "--store-required"),
         ({"console": True, "roots": "entry"}, "--entry-services"),
         ({"console": True, "entry_services": "edge"}, "--roots entry"),
+        ({"console": True, "accept_strip": True}, "--accept or --accept-from"),
+        ({"console": True, "accept_strip": True, "emit": "user.id"}, "--accept or --accept-from"),
         ({"console": True, "grpc_listen": "0.0.0.0:4317"}, "--allow-insecure grpc"),
         ({"console": True, "grpc_listen": "[::]:4317"}, "--allow-insecure grpc"),
         ({"upstream_endpoint": "http://collector:4317", "upstream_ca_file": "ca.pem"}, "https://"),

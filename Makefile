@@ -120,6 +120,7 @@ torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, outages, damaged
 
 interop: $(VENV)/.dev  ## Real clients through the processor to real backends (Phoenix, MLflow), which are installed under .peers
 	$(BIN)/python tests/interop/run.py
+	$(BIN)/python tests/interop/recipes.py
 
 demo: $(VENV)/.dev  ## A lively mix of the examples against a running processor
 	$(BIN)/python examples/demo.py

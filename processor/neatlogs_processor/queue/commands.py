@@ -16,10 +16,10 @@ from neatlogs_processor.core.text import shown
 from neatlogs_processor.errors import ConfigError, ProcessorError
 from neatlogs_processor.queue.directory import QueueDirectory, database_in, journal_in
 from neatlogs_processor.queue.file import QueueFile
-from neatlogs_processor.queue.holdings import DiskFullError, open_holdings
 from neatlogs_processor.queue.journal import look_at
 from neatlogs_processor.queue.reading import DamagedError, look
 from neatlogs_processor.queue.rows import Entry, Row, Totals
+from neatlogs_processor.queue.stock import DiskFullError, open_stock
 
 
 def list_queue(path: Path, out: TextIO, *, now: float | None = None) -> None:
@@ -126,14 +126,14 @@ class _Held:
         self._directory = QueueDirectory(self._path)
         try:
             # Everything is in the database then.
-            self._holdings, _ = open_holdings(self._directory, segment_bytes=0)
+            self._stock, _ = open_stock(self._directory, segment_bytes=0)
         except (sqlite3.Error, OSError, DamagedError, DiskFullError) as error:
             self._directory.close()
             raise ProcessorError(f"the queue in {self._path} cannot be opened ({error})") from None
-        return self._holdings.file
+        return self._stock.file
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        self._holdings.close()
+        self._stock.close()
         self._directory.close()
         if isinstance(error, sqlite3.Error):
             raise ProcessorError(f"the queue in {self._path} cannot be changed ({error})") from None

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from neatlogs_processor.queue.directory import QueueDirectory
-from neatlogs_processor.queue.holdings import DiskFullError, Holdings, open_holdings
 from neatlogs_processor.queue.reading import DamagedError, DamagedRowError, is_damage, is_full
 from neatlogs_processor.queue.recovery import Recovery, open_or_recover
 from neatlogs_processor.queue.rows import Row, Totals
+from neatlogs_processor.queue.stock import DiskFullError, Stock, open_stock
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ _DELETIONS_OF_THE_RESERVE = 8
 @dataclass
 class _Operation:
     future: asyncio.Future[Any]
-    run: Callable[[Holdings], Any] = lambda _: None
+    run: Callable[[Stock], Any] = lambda _: None
     writes: bool = False
     # A request to keep, and who is told in the event loop that it was.
     row: Row | None = None
@@ -56,7 +56,7 @@ class Committer:
         directory: Held by this process.
         on_recovery: Called in the event loop after a damaged file was replaced, with what happened.
         max_pages: See `QueueFile`.
-        segment_bytes: See `open_holdings`.
+        segment_bytes: See `open_stock`.
 
     Attributes:
         recoveries: What had to be done to open the files.
@@ -66,7 +66,7 @@ class Committer:
     Raises:
         sqlite3.Error: The disk does not let us.
         OSError: Likewise.
-        DiskFullError: See `open_holdings`.
+        DiskFullError: See `open_stock`.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class Committer:
         self._on_recovery = on_recovery
         self._max_pages = max_pages
         self._loop = asyncio.get_running_loop()
-        self._holdings, self.recoveries = open_holdings(directory, max_pages=max_pages, segment_bytes=segment_bytes)
-        self._totals = self._holdings.totals
-        self.last_id, self.newest = self._holdings.last_id, self._holdings.newest
+        self._stock, self.recoveries = open_stock(directory, max_pages=max_pages, segment_bytes=segment_bytes)
+        self._totals = self._stock.totals
+        self.last_id, self.newest = self._stock.last_id, self._stock.newest
         self._condition = threading.Condition()
         self._operations: deque[_Operation] = deque()
         self._awaited = 0
@@ -98,7 +98,7 @@ class Committer:
         """How much there is, as of the last commit."""
         return self._totals
 
-    def read(self, run: Callable[[Holdings], T]) -> asyncio.Future[T]:
+    def read(self, run: Callable[[Stock], T]) -> asyncio.Future[T]:
         """Run something that does not write; the future is what it returns."""
         return self._append(_Operation(self._loop.create_future(), run))
 
@@ -115,7 +115,7 @@ class Committer:
         """
         return self._append(_Operation(self._loop.create_future(), writes=True, row=row, kept=kept))
 
-    def write_soon(self, run: Callable[[Holdings], T]) -> asyncio.Future[T]:
+    def write_soon(self, run: Callable[[Stock], T]) -> asyncio.Future[T]:
         """Run something that writes and has time, inside of a transaction. Where the disk fails it is tried until it
         succeeds.
 
@@ -154,7 +154,7 @@ class Committer:
                 self._gather()
             finally:
                 try:
-                    self._holdings.close()
+                    self._stock.close()
                 finally:
                     self._directory.close()
 
@@ -187,15 +187,15 @@ class Committer:
             self._settle(outcomes)
         if writes := [one for one in group if one.lazy]:
             self._settle(self._write(writes))
-        self._shrinks = self._shrinks or self._holdings.file_changed
+        self._shrinks = self._shrinks or self._stock.file_changed
 
     def _settle(self, outcomes: list[tuple[_Operation, Any, Exception | None]]) -> None:
-        self._totals = self._holdings.totals
+        self._totals = self._stock.totals
         self._loop.call_soon_threadsafe(_settle, outcomes)
 
     def _read(self, operation: _Operation) -> tuple[Any, Exception | None]:
         try:
-            return operation.run(self._holdings), None
+            return operation.run(self._stock), None
         except DamagedRowError as error:
             # Whoever asked for it decides.
             return None, error
@@ -206,7 +206,7 @@ class Committer:
 
     def _read_again(self, operation: _Operation) -> tuple[Any, Exception | None]:
         try:
-            return operation.run(self._holdings), None
+            return operation.run(self._stock), None
         except Exception as error:  # noqa: BLE001  # handed to whoever asked
             return None, error
 
@@ -215,7 +215,7 @@ class Committer:
         kept, may_recover = 0, True
         while kept < len(rows):
             try:
-                kept += self._holdings.keep(rows[kept:])
+                kept += self._stock.keep(rows[kept:])
             except Exception as error:  # noqa: BLE001, PERF203  # handed to whoever asked
                 if may_recover and is_damage(error) and self._recover(error):
                     may_recover = False
@@ -246,11 +246,11 @@ class Committer:
                 outcomes += self._commit([one])
                 if number % _DELETIONS_OF_THE_RESERVE == 0:
                     # An empty log frees what was written to it. It cannot be emptied where the file would have to grow.
-                    self._holdings.make_room()
+                    self._stock.make_room()
         except Exception as error:  # noqa: BLE001  # handed to whoever asked
             outcomes += self._give_up(group[len(outcomes) :], error)
         finally:
-            self._holdings.make_room()
+            self._stock.make_room()
             self._directory.keep_reserve()
         return outcomes
 
@@ -270,18 +270,16 @@ class Committer:
         return []
 
     def _commit(self, group: list[_Operation]) -> list[tuple[_Operation, Any, Exception | None]]:
-        with self._holdings.transaction():
-            return [(one, one.run(self._holdings), None) for one in group]
+        with self._stock.transaction():
+            return [(one, one.run(self._stock), None) for one in group]
 
     def _recover(self, cause: Exception) -> bool:
         """Replace a damaged database; say whether there is a sound one now."""
-        self._holdings.file.close()
+        self._stock.file.close()
         try:
             if not self._directory.unrescued():
                 self._directory.set_aside()
-            self._holdings.file, recoveries = open_or_recover(
-                self._directory, cause=str(cause), max_pages=self._max_pages
-            )
+            self._stock.file, recoveries = open_or_recover(self._directory, cause=str(cause), max_pages=self._max_pages)
         except (sqlite3.Error, OSError, DamagedError):
             # No room for a copy, say. Operations fail on the closed file, and each brings another try.
             return False
@@ -293,7 +291,7 @@ class Committer:
         """Leave one file to whoever comes next, where that is possible."""
         for may_recover in (True, False):
             try:
-                self._holdings.gather()
+                self._stock.gather()
                 break
             except Exception as error:  # noqa: BLE001  # the next start finds it in the journal
                 if not (may_recover and is_damage(error) and self._recover(error)):
@@ -302,8 +300,8 @@ class Committer:
     def _tidy(self) -> None:
         """Give unused room back to the disk, a little at a time."""
         try:
-            self._holdings.file_changed = False
-            self._shrinks = self._holdings.file.shrink(KEPT_FREE_BYTES)
+            self._stock.file_changed = False
+            self._shrinks = self._stock.file.shrink(KEPT_FREE_BYTES)
         except (sqlite3.Error, DamagedError):
             self._shrinks = False
 

@@ -3,6 +3,7 @@
 queue.v1.sqlite (-wal, -shm)   the requests; the number is the version of the schema
 journal.v1.0, journal.v1.1     the newest ones, while a processor runs or after one was killed (see `Journal`)
 lock                           held (flock) by the one process that may write; names its pid
+holding.v1.sqlite (-wal, -shm) spans that wait for the root of their trace (see `neatlogs_processor.holding`)
 reserve                        room that is given up when the disk is full, so that deleting still works
 corrupt-...                    files that were damaged, kept for whoever wants to look
 """
@@ -26,7 +27,7 @@ RESERVE_BYTES = 4 * 2**20
 """Deleting writes to the log before it frees anything; this is several times what one transaction needs."""
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_OURS = ("queue.v", "journal.v", "lock", "reserve", "corrupt-", "recovering-", "lost+found")
+_OURS = ("queue.v", "journal.v", "holding.v", "lock", "reserve", "corrupt-", "recovering-", "lost+found")
 
 
 class QueueDirectory:

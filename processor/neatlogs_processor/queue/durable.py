@@ -21,12 +21,12 @@ from neatlogs_processor.queue.clock import QueueClock
 from neatlogs_processor.queue.committer import Committer
 from neatlogs_processor.queue.directory import QueueDirectory
 from neatlogs_processor.queue.events import QueueEvents
-from neatlogs_processor.queue.holdings import DiskFullError
 from neatlogs_processor.queue.journal import SEGMENT_BYTES
 from neatlogs_processor.queue.lane import Deliver, Lane, LaneSettings
 from neatlogs_processor.queue.reading import DamagedError
 from neatlogs_processor.queue.recovery import Recovery
 from neatlogs_processor.queue.rows import Entry, Loss, Row, row_of
+from neatlogs_processor.queue.stock import DiskFullError
 
 FULL_SHARE = 0.95
 """The share of the cap from which on the queue is called full."""

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.queue.directory import QueueDirectory
-from neatlogs_processor.queue.holdings import DiskFullError, open_holdings
 from neatlogs_processor.queue.journal import Journal, look_at
 from neatlogs_processor.queue.reading import DamagedRowError
 from neatlogs_processor.queue.rows import Row
+from neatlogs_processor.queue.stock import DiskFullError, open_stock
 from support.processor import run, until
 from support.queue_damage import flipped, truncated
 from support.queue_parts import MIB, Destination, queue_in, rejected, traces, unavailable
@@ -317,18 +317,18 @@ def test_a_full_disk_leaves_the_journal_to_the_next_start(tmp_path: Path) -> Non
     """Where the database has no room for what waits at the end, it waits where it is."""
     directory = QueueDirectory(tmp_path / "queue")
     try:
-        holdings, _ = open_holdings(directory, max_pages=8)
-        assert holdings.keep([row(number, bytes(100_000)) for number in range(1, 9)]) == 8
+        stock, _ = open_stock(directory, max_pages=8)
+        assert stock.keep([row(number, bytes(100_000)) for number in range(1, 9)]) == 8
         with pytest.raises((DiskFullError, sqlite3.OperationalError)):
-            holdings.gather()
-        holdings.close()
-        again, recoveries = open_holdings(directory, max_pages=8)
+            stock.gather()
+        stock.close()
+        again, recoveries = open_stock(directory, max_pages=8)
         assert recoveries == []
         assert (again.totals.requests, again.last_id, again.newest) == (8, 8, 1_008.0)
         again.close()
         with pytest.raises((DiskFullError, sqlite3.OperationalError)):
-            open_holdings(directory, max_pages=8, segment_bytes=0)
-        roomy, _ = open_holdings(directory, segment_bytes=0)
+            open_stock(directory, max_pages=8, segment_bytes=0)
+        roomy, _ = open_stock(directory, segment_bytes=0)
         assert roomy.file.totals.requests == 8
         roomy.close()
         assert not any(one.exists() for one in directory.journal)

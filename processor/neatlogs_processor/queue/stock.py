@@ -29,7 +29,7 @@ class DiskFullError(Exception):
     """There is no room for another request; nothing of it was kept."""
 
 
-class Holdings:
+class Stock:
     """The requests of one directory. For one thread.
 
     Args:
@@ -254,9 +254,9 @@ class Holdings:
         return self._directory.has_room(size) and self._directory.keep_reserve()
 
 
-def open_holdings(
+def open_stock(
     directory: QueueDirectory, *, max_pages: int | None = None, segment_bytes: int = SEGMENT_BYTES
-) -> tuple[Holdings, list[Recovery]]:
+) -> tuple[Stock, list[Recovery]]:
     """Open what a directory holds; see `open_or_recover`. A damaged journal is set aside, and its sound requests go on.
 
     Args:
@@ -272,7 +272,7 @@ def open_holdings(
     file, recoveries = open_or_recover(directory, max_pages=max_pages)
     try:
         if not segment_bytes and not any(path.exists() for path in directory.journal):
-            return Holdings(directory, file, None), recoveries
+            return Stock(directory, file, None), recoveries
         # A small disk is not to be taken up by what is only on its way.
         segment_bytes = min(segment_bytes, max(_LEAST_SEGMENT, directory.room() // _SHARE_OF_ROOM))
         journal = Journal(directory.journal, segment_bytes=segment_bytes or SEGMENT_BYTES)
@@ -281,21 +281,21 @@ def open_holdings(
         raise
     # A processor that was killed while requests moved.
     journal.forget([entry.id for entry in journal.entries if file.has(entry.id)])
-    holdings = Holdings(directory, file, journal)
+    stock = Stock(directory, file, journal)
     try:
         if journal.damaged:
             recoveries.append(_set_aside(directory, journal))
         if journal.damaged or not segment_bytes:
             with contextlib.suppress(*(() if not segment_bytes else (DiskFullError,))):
-                holdings.gather()
+                stock.gather()
                 journal.close()
                 journal.remove()
                 fresh = Journal(directory.journal, segment_bytes=segment_bytes) if segment_bytes else None
-                holdings = Holdings(directory, file, fresh)
+                stock = Stock(directory, file, fresh)
     except BaseException:
-        holdings.close()
+        stock.close()
         raise
-    return holdings, recoveries
+    return stock, recoveries
 
 
 def _set_aside(directory: QueueDirectory, journal: Journal) -> Recovery:

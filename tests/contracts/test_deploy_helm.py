@@ -74,6 +74,19 @@ def test_the_chart_renders_the_manifest(chart: Any, mode: str) -> None:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
+    "scaled by requests in flight": {
+        "autoscaling": {
+            "metrics": [
+                {
+                    "type": "Pods",
+                    "pods": {
+                        "metric": {"name": "neatlogs_processor_requests_in_flight"},
+                        "target": {"type": "AverageValue", "averageValue": "50"},
+                    },
+                }
+            ]
+        }
+    },
     "tls and tokens": {
         "tlsSecret": {"name": "tls"},
         "authTokensSecret": {"name": "clients"},

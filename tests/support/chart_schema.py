@@ -1,7 +1,7 @@
 """The schema of the Helm chart's values, whose `config` are the processor's own settings.
 
 Helm checks values before it installs anything, so a misspelt setting is a message, and not a pod that does not start.
-`python -m support.chart_schema` in the folder `tests` writes it anew.
+`python -m support.chart_schema` in the folder `tests` writes it anew; so does `support.settings_table`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The table of settings in the processor's README, made from the settings themselves.
 
-`python -m support.settings_table` in the folder `tests` writes it anew.
+`python -m support.settings_table` in the folder `tests` writes it anew, and the schema of the Helm chart's values.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from neatlogs_processor.settings import Entry, entries
+from support import chart_schema
 
 README = Path(__file__).parents[2] / "processor" / "README.md"
 BEGIN = "<!-- settings: begin (tests/support/settings_table.py writes this) -->"
@@ -46,3 +47,5 @@ def _default(entry: Entry) -> str:
 
 if __name__ == "__main__":
     write()
+    # What else follows from the settings.
+    chart_schema.write()

@@ -80,14 +80,17 @@ async def over_http(url: str) -> AsyncIterator[list[str]]:
         await sending
 
 
+BALANCING = (
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    # Usually half a minute.
+    ("grpc.dns_min_time_between_resolutions_ms", 100),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+EXPORT = f"/{SERVICES['traces']}/Export"
+
+
 async def test_clients_that_balance_reach_a_new_processor_when_their_connections_are_of_age() -> None:
     """A name is asked again when a connection ends, so round_robin over `dns:///` finds processors that came later."""
-    options = (
-        ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
-        # Usually half a minute.
-        ("grpc.dns_min_time_between_resolutions_ms", 100),
-        ("grpc.use_local_subchannel_pool", 1),
-    )
     async with (
         Upstream() as upstream,
         dns_server("127.0.0.1", "127.0.0.2") as names,
@@ -102,10 +105,10 @@ async def test_clients_that_balance_reach_a_new_processor_when_their_connections
             ) as second,
             running(upstream_endpoint=upstream.endpoint, grpc_listen=f"127.0.0.3:{port}") as new,
             grpc.aio.insecure_channel(
-                f"dns://127.0.0.1:{names.port}/processors.test:{port}", options=options
+                f"dns://127.0.0.1:{names.port}/processors.test:{port}", options=BALANCING
             ) as channel,
         ):
-            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICES['traces']}/Export")
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EXPORT)
             everyone = (first, second, new)
 
             def answered() -> list[int]:
@@ -120,3 +123,40 @@ async def test_clients_that_balance_reach_a_new_processor_when_their_connections
     assert before[2] == 0
     # Every call was answered, none of them twice.
     assert len(upstream.received) == sum(answered())
+
+
+async def test_clients_that_balance_repeat_what_meets_a_processor_that_goes() -> None:
+    """One processor is replaced again and again while eight calls are under way: what is refused may be repeated."""
+    again = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    stopping = asyncio.Event()
+    acknowledged: list[str] = []
+
+    async def client(number: int, call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]) -> None:
+        while not stopping.is_set():
+            name = f"{number} {len(acknowledged)}"
+            try:
+                await call(request(root(name)), timeout=PATIENT, wait_for_ready=True)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in again:
+                    raise
+                continue
+            acknowledged.append(name)
+
+    async with (
+        Upstream() as upstream,
+        dns_server("127.0.0.1", "127.0.0.2") as names,
+        running(upstream_endpoint=upstream.endpoint) as stays,
+    ):
+        port = stays.target.rpartition(":")[2]
+        target = f"dns://127.0.0.1:{names.port}/processors.test:{port}"
+        async with grpc.aio.insecure_channel(target, options=BALANCING) as channel:
+            clients = [asyncio.create_task(client(number, channel.unary_unary(EXPORT))) for number in range(8)]
+            for _ in range(3):
+                async with running(upstream_endpoint=upstream.endpoint, grpc_listen=f"127.0.0.2:{port}") as goes:
+                    requests = goes.service.telemetry.counters.requests
+                    await until(lambda requests=requests: requests.get("traces", "ok") >= 10)
+                    await goes.service.drain()
+            stopping.set()
+            await asyncio.gather(*clients)
+    assert len(set(acknowledged)) == len(acknowledged)
+    assert set(acknowledged) <= arrived(upstream).keys()

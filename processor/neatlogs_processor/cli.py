@@ -35,6 +35,7 @@ commands:
   store migrate make the tables of --store clickhouse://...; --print prints the statements, --cluster NAME for a cluster
   store rebuild fill what the rollups on ClickHouse miss: for spans from before, after a crash; --check only says it
   store copy    copy sqlite:FILE to clickhouse://user@host:8123/database; goes on where it stopped, and verifies
+  pseudonym     print what stands for --end-user ID under each key of --pseudonymize-key-file, the first one first
   ottl          print the rule for an OpenTelemetry Collector's transform processor, as near as that comes to it
 """
 
@@ -78,10 +79,12 @@ def _main(argv: list[str], environ: Mapping[str, str]) -> int:
             commands[command] = _queue_command(argv)
         elif command == "store":
             commands[command] = store_command(argv, _Parser)
+        elif command == "pseudonym":
+            commands[command] = _pseudonym_command(argv)
         elif command == "ottl":
             return _ottl(argv)
         elif command not in commands:
-            known = [*commands, "queue", "store", "ottl"]
+            known = [*commands, "queue", "store", "pseudonym", "ottl"]
             raise ConfigError(f"unknown command {command!r}{_did_you_mean(command, known)}")
     arguments = _parse(argv)
     config, config_flag = arguments.pop("config", None), "--config"
@@ -223,6 +226,30 @@ def _ids(text: str) -> list[int]:
     if not all(word.isascii() and word.isdigit() for word in words) or (text and not words):
         raise ConfigError(f"--id: {text!r} cannot be used: write the numbers that queue ls shows, with commas")
     return [int(word) for word in words]
+
+
+def _pseudonym_command(argv: list[str]) -> Callable[[Loaded], int]:
+    """Take the command's own words out of `argv`, and return what runs it."""
+    own = _Parser(prog=f"{PROGRAM} pseudonym", add_help=False, allow_abbrev=False)
+    own.add_argument("--end-user", default="")
+    given, argv[:] = own.parse_known_args(argv)
+    end_user: str = given.end_user
+    if not end_user.strip():
+        raise ConfigError("pseudonym needs --end-user ID")
+
+    def run(loaded: Loaded) -> int:
+        from neatlogs_processor.pseudonym_keys import read_keys
+
+        path = loaded.settings.pseudonymize_key_file
+        if path is None:
+            raise ConfigError("pseudonym needs --pseudonymize-key-file FILE")
+        known_as = read_keys(path).lookup(end_user)
+        with IgnoringClosedOutput():
+            # The id comes first, unless it is a pseudonym itself.
+            print("\n".join(known_as[1:] or known_as), flush=True)
+        return 0
+
+    return run
 
 
 def _ottl(argv: list[str]) -> int:

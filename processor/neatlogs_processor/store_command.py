@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 from urllib.parse import urlencode
@@ -142,7 +142,7 @@ def _export(given: argparse.Namespace) -> Callable[[Loaded], int]:
     def run(loaded: Loaded) -> int:
         from neatlogs_processor.store.export import Exported, export
 
-        path = _place(loaded)
+        path, asked = _place(loaded), _with_lookups(view, loaded)
         if not isinstance(path, Path):
             raise ConfigError(
                 "store export writes an embedded store; from ClickHouse, its own client writes any format"
@@ -150,7 +150,7 @@ def _export(given: argparse.Namespace) -> Callable[[Loaded], int]:
             )
         exported: Exported | None = None
         with IgnoringClosedOutput(), _output(given.output) as out:
-            exported = export(path, view, time.time_ns(), out.write)
+            exported = export(path, asked, time.time_ns(), out.write)
             out.flush()
         if exported is None:
             return 0
@@ -183,6 +183,27 @@ def _view(given: argparse.Namespace) -> View:
         raise ConfigError(f"--{error.parameter or 'filter'}{where}: {error.message}") from None
 
 
+def _with_lookups(view: View, loaded: Loaded) -> View:
+    """Return the view as the store understands it, which may hold pseudonyms."""
+    from neatlogs_processor.pseudonym_keys import read_keys
+    from neatlogs_processor.query.errors import FilterRefusedError
+    from neatlogs_processor.query.pseudonyms import with_lookups
+
+    path = loaded.settings.pseudonymize_key_file
+    try:
+        return view if path is None else with_lookups(view, read_keys(path))
+    except FilterRefusedError as error:
+        raise ConfigError(f"--filter: {error.message}") from None
+
+
+def _known_as(end_user: str, loaded: Loaded) -> tuple[str, ...]:
+    """Return everything that stands for an end user in the store."""
+    from neatlogs_processor.pseudonym_keys import read_keys
+
+    path = loaded.settings.pseudonymize_key_file
+    return (end_user,) if path is None else read_keys(path).lookup(end_user)
+
+
 @contextlib.contextmanager
 def _output(path: Path | None) -> Iterator[BinaryIO]:
     """Open what is written to. A file is there when it is complete, and for its user alone."""
@@ -212,24 +233,29 @@ def _forget(given: argparse.Namespace) -> Callable[[Loaded], int]:
         from neatlogs_processor.core.text import shown
         from neatlogs_processor.store.clickhouse import commands as of_clickhouse
         from neatlogs_processor.store.forgetting import Forgetting
+        from neatlogs_processor.store.found import NOTHING
 
         place, name = _place(loaded), shown(end_user)
         if not given.yes and not sys.stdin.isatty():
             raise ConfigError("store forget asks before it deletes, and there is no terminal to ask at; write --yes")
-        opened: contextlib.AbstractContextManager[Forgetting | of_clickhouse.Forgetting]
         if isinstance(place, Path):
             where, done = str(place), "the store was written anew"
-            opened = Forgetting(place, end_user)
         else:
             where, done = str(place.address), "ClickHouse removes what it has written anew within some minutes"
-            opened = of_clickhouse.forgetting(place, end_user)
-        with opened as forgetting:
+
+        def opening(one: str) -> contextlib.AbstractContextManager[Forgetting | of_clickhouse.Forgetting]:
+            return Forgetting(place, one) if isinstance(place, Path) else of_clickhouse.forgetting(place, one)
+
+        with contextlib.ExitStack() as opened:
+            each = [opened.enter_context(opening(one)) for one in _known_as(end_user, loaded)]
             if not given.yes:
-                print(f"{_sum(forgetting.found())} of {name} will be deleted from {where}, for good.")
+                print(f"{_sum([one.found() for one in each])} of {name} will be deleted from {where}, for good.")
                 if not _agrees("Go on? [y/N] "):
                     print("nothing was deleted")
                     return 1
-            erased = forgetting.erase()
+            # The store is written anew for each: those that are not there need it once, for what was deleted before.
+            theirs = [one for one in each if one.found() != NOTHING] if len(each) > 1 else each
+            erased = [one.erase() for one in theirs or each[:1]]
         print(f"{_sum(erased)} of {name} deleted; {done}")
         if loaded.settings.queue_dir is not None:
             print(f"what waits for delivery in {loaded.settings.queue_dir} is not touched; see queue ls")
@@ -246,6 +272,7 @@ def _agrees(question: str) -> bool:
         return False
 
 
-def _sum(found: Found) -> str:
-    mixed = f", and {found.mixed:,} that name them beside another end user," if found.mixed else ""
-    return f"{found.traces:,} traces with {found.spans:,} spans{mixed}"
+def _sum(found: Sequence[Found]) -> str:
+    traces, spans, mixed = (sum(getattr(one, name) for one in found) for name in ("traces", "spans", "mixed"))
+    beside = f", and {mixed:,} that name them beside another end user," if mixed else ""
+    return f"{traces:,} traces with {spans:,} spans{beside}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True)
@@ -19,3 +20,7 @@ class Found:
     traces: int
     spans: int
     mixed: int
+
+
+NOTHING: Final = Found(0, 0, 0)
+"""Nothing of them is here."""

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
+from neatlogs_processor.cli import main
 from neatlogs_processor.core.pseudonyms import parse_keys
 from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.pseudonym_keys import current_keys, read_keys
@@ -208,3 +209,47 @@ def test_a_key_file_that_everybody_can_read_is_said(key_file: Path, caplog: pyte
         key_file.chmod(key_file.stat().st_mode | stat.S_IROTH)
         read_keys(key_file)
     assert "every user of this machine can read" in caplog.text
+
+
+async def test_an_export_looks_up_ids(key_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`store export --filter` finds whom the page finds, and refuses what it refuses."""
+    store = str(tmp_path / "traces.db")
+    hiding = ("--pseudonymize-key-file", str(key_file))
+    async with running(store=store, pseudonymize_key_file=str(key_file)) as processor:
+        await export(processor.target, named(1))
+        await export(processor.target, named(2, "u_2"))
+    assert main(["store", "export", "--store", store, "--filter", "end_user is u_812", *hiding]) == 0
+    exported = capsys.readouterr()
+    assert "1 traces" in exported.err
+    assert PSEUDONYM in exported.out
+    assert main(["store", "export", "--store", store, "--filter", "end_user contains u_8", *hiding]) == 2
+    assert '--filter: end_user does not go with "contains" here' in capsys.readouterr().err
+
+
+def test_the_pseudonyms_of_an_id_are_printed(key_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One a line, that of the key in use first; a pseudonym is printed as it is."""
+    case = DATA["ids"][0]
+    hiding = ("--pseudonymize-key-file", str(key_file))
+    assert main(["pseudonym", "--end-user", case["id"], *hiding]) == 0
+    assert capsys.readouterr().out.split() == [case["pseudonym"], case["of_the_other_key"]]
+    assert main(["pseudonym", "--end-user", case["pseudonym"], *hiding]) == 0
+    assert capsys.readouterr().out.split() == [case["pseudonym"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "needs --end-user"),
+        (["--end-user", " "], "needs --end-user"),
+        (["--end-user", "u_812"], "needs --pseudonymize-key-file"),
+        (["--end-user", "u_812", "--pseudonymize-key-file", "missing"], "cannot read missing"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `pseudonym` cannot do without is said."""
+    assert main(["pseudonym", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1

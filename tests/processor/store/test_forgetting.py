@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from neatlogs_processor.cli import main
 from neatlogs_processor.core.policy import EndUserPolicy, Override, Place
+from neatlogs_processor.core.pseudonyms import parse_keys
 from neatlogs_processor.errors import ConfigError, ProcessorError
 from neatlogs_processor.store.blocks import decompress
 from neatlogs_processor.store.files import open_reader, open_writer
@@ -24,6 +26,7 @@ from neatlogs_processor.store.forgetting import Forgetting, Found
 from neatlogs_processor.store.rows import read_request
 from neatlogs_processor.store.writing import Writing
 from support.processor import program, run, until
+from support.pseudonym_cases import KEYS
 from support.spans import child, request, root
 from support.stored import NOW, Stored, write
 from support.upstream import export
@@ -75,6 +78,13 @@ def assert_sound(path: Path) -> None:
             assert connection.execute(orphans).fetchone() == (0,)
         unused = "SELECT count(*) FROM blocks WHERE id NOT IN (SELECT block FROM spans)"
         assert connection.execute(unused).fetchone() == (0,)
+
+
+def rows_of_traces(path: Path) -> list[dict[str, object]]:
+    """Return the rows of the table of traces, in the order of their ids."""
+    with contextlib.closing(open_reader(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute("SELECT * FROM traces ORDER BY id")]
 
 
 async def test_no_byte_of_the_person_is_left(tmp_path: Path) -> None:
@@ -137,6 +147,26 @@ def test_a_trace_in_which_a_second_root_names_the_person_goes_whole(tmp_path: Pa
         assert forgetting.erase().mixed == 1
     assert PERSON.encode() not in everything(path)
     assert [row[1] for row in tables(path)["traces"]] == [b"\2" * 16]
+    assert_sound(path)
+
+
+@pytest.mark.parametrize("names", [(0, 1, 2), (2,), ()], ids=["under all of them", "under one", "under none"])
+def test_a_person_is_forgotten_under_every_pseudonym(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: tuple[int, ...]
+) -> None:
+    """With a file of keys, traces of the id itself and of its pseudonym under each key go, and nobody else's."""
+    path, key_file = tmp_path / "traces.db", tmp_path / "keys"
+    key_file.touch(0o600)
+    key_file.write_text(KEYS, encoding="utf-8")
+    known_as = parse_keys(KEYS).lookup(PERSON)
+    others = [Stored(number, f"user {number}", spans=2) for number in range(5)]
+    write(path, [*others, *(Stored(10 + name, known_as[name], spans=2) for name in names)])
+    flags = ("--store", str(path), "--pseudonymize-key-file", str(key_file))
+    assert main(["store", "forget", "--end-user", PERSON, "--yes", *flags]) == 0
+    assert f"{len(names)} traces with {2 * len(names)} spans" in capsys.readouterr().out
+    left = everything(path)
+    assert not [name for name in known_as if name.encode() in left]
+    assert [row["end_user"] for row in rows_of_traces(path)] == [trace.end_user for trace in others]
     assert_sound(path)
 
 

@@ -121,3 +121,23 @@ GENAI_INSTRUMENTATION = Peer(
         "wrapt==1.17.3",
     ),
 )
+
+# Other SDKs that say who was served. Traceloop's declares thirty instrumentations, none of which is asked for here.
+TRACING_SDKS = Peer(
+    name="tracing-sdks",
+    package="traceloop-sdk==0.62.4",
+    libraries=(
+        *_OPENTELEMETRY,
+        "opentelemetry-exporter-otlp-proto-grpc==1.45.1",
+        "opentelemetry-semantic-conventions-ai==0.5.1",
+        "openinference-instrumentation==0.1.72",
+        "langfuse==5.0.4",
+        "logfire==5.2.0",
+        # What Traceloop's imports.
+        "aiohttp==3.14.5",
+        "colorama==0.4.6",
+        "cuid==0.4",
+        "jinja2==3.1.6",
+        "tenacity==9.2.1",
+    ),
+)

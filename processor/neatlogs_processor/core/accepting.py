@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
@@ -13,13 +14,16 @@ from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.schema import END_USER_ID, END_USER_METADATA, END_USER_SOURCE, NAMESPACE, SESSION_ID
 from neatlogs_processor.core.sought import Sought
 
+# What Logfire leaves of a value that might be a secret: under "session" always, else of values such as "auth0|812".
+_SCRUBBED: Final = "[Scrubbed due to "
+
 
 class Accepting:
     """Gives spans that own identity, and have none, the one that stands there under other keys.
 
-    The first key with a usable value counts: text that is not blank, or an int. Id and metadata are one unit: a span
-    with an id of its own takes no metadata, and one whose own id is of no use takes nobody's. What stands under the
-    other keys stays there.
+    The first key with a usable value counts: text that is not blank and was not scrubbed, or an int. Id and metadata are
+    one unit: a span with an id of its own takes no metadata, and one whose own id is of no use takes nobody's. What
+    stands under the other keys stays there.
 
     Args:
         keys: What is looked for, in this order.
@@ -62,7 +66,8 @@ class Accepting:
         """The first usable value, and the key that it stands under."""
         for one in self._of[what]:
             text = attributes.usable(one.wire)
-            if text is not None:
+            # Else all whose ids were scrubbed would be one end user.
+            if text is not None and not text.startswith(_SCRUBBED):
                 return text, one.key
         return None
 

@@ -146,7 +146,7 @@ SDKS: Final[Mapping[str, tuple[IdentityKey, ...]]] = {
         "traceloop.association.properties.session_id",
         "traceloop.association.properties.*",
     ),
-    "logfire": _preset("user_id", "user.id", "enduser.id", "session_id", "session.id", "gen_ai.conversation.id"),
+    "logfire": _preset("user_id", "user.id", "enduser.id", "gen_ai.conversation.id", "session_id", "session.id"),
     "semconv": _preset("user.id", "enduser.id", "enduser.pseudo.id", "session.id"),
 }
 """What each SDK writes, in the order in which it is asked."""

@@ -83,6 +83,7 @@ def test_the_first_key_with_a_value_becomes_the_identity() -> None:
         (AnyValue(int_value=812), "812"),
         (text(""), "u_next"),
         (text("  "), "u_next"),
+        (text("[Scrubbed due to 'auth']"), "u_next"),
         (AnyValue(bool_value=True), "u_next"),
         (AnyValue(double_value=1.5), "u_next"),
         (AnyValue(array_value=ArrayValue(values=[text("u")])), "u_next"),

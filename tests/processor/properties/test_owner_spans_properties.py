@@ -19,7 +19,7 @@ from support.wire_forms import requests, visible_overrides
 
 policies = st.sampled_from((STRICT, ENTRY))
 thorough = settings(
-    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 SEEK = Sought((b"user.id", b"input.value", b"neatlogs.end_user.id"), (b"langfuse.trace.metadata.",))

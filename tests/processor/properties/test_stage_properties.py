@@ -22,7 +22,7 @@ from support.wire_forms import requests
 
 policies = st.sampled_from((STRICT, ENTRY))
 thorough = settings(
-    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 WORDS = read_identity_keys(KEYS.split(","))

@@ -33,6 +33,7 @@ from support.clickhouse_server import ClickHouseServer
 from support.stored import NOW, Stored
 
 _AT_ONCE = 25
+_OPENED = 3
 _DATABASES = itertools.count(1)
 
 
@@ -181,8 +182,8 @@ def orders_of(reader: TraceReader, view: View) -> dict[str, Any]:
 
 def everything_else(reader: TraceReader, view: View, traces: Iterable[str]) -> dict[str, Any]:
     """Return what a page shows beside its lists: charts, coverage, autocompletion, and everything about one row."""
-    users = sorted(row.end_user for row in whole_list(reader, View(Tab.USERS, period=view.period)))
-    sessions = sorted(row.session for row in whole_list(reader, View(Tab.SESSIONS, period=view.period)))
+    users = sorted(row.end_user for row in whole_list(reader, View(Tab.USERS, period=view.period)))[:_OPENED]
+    sessions = sorted(row.session for row in whole_list(reader, View(Tab.SESSIONS, period=view.period)))[:_OPENED]
     return {
         "histogram": reader.histogram(view, now=NOW, buckets=7),
         "coverage": reader.coverage(view, now=NOW),

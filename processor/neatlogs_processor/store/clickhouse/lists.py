@@ -7,7 +7,8 @@ these rows by name.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from neatlogs_processor.query.clickhouse_dialect import ClickHouseDialect
@@ -23,9 +24,10 @@ from neatlogs_processor.query.results import (
     TraceRow,
     UserRow,
 )
-from neatlogs_processor.query.view import ALL_TIME, Tab, View
+from neatlogs_processor.query.view import ALL_TIME, Period, Sort, Tab, View
 from neatlogs_processor.store.clickhouse.asking import MAX_LITERAL, Question
-from neatlogs_processor.store.clickhouse.relation import days_of, these
+from neatlogs_processor.store.clickhouse.relation import DAYS_BESIDE, asks_roots, days_between, days_of, these
+from neatlogs_processor.store.coverage import DAY
 from neatlogs_processor.store.lists import NEWER_LIMIT, read_metadata, status_name
 from neatlogs_processor.store.selecting import (
     GROUP_COLUMN,
@@ -49,27 +51,46 @@ _TRACE_COLUMNS: Final = (
 )
 _ROOT_NOT_RECEIVED: Final = 2
 _MAX_NAME_CHARS: Final = 2000
+_LONGEST_WINDOW: Final = 40 * DAY
 
 
 def traces(question: Question, view: View, now: int) -> Page[TraceRow]:
     """See `TraceReader.traces`."""
     place = read_cursor(view)
-    looked_at = view if place is None else narrowed(view, now, place)
-    dialect = question.dialect(looked_at, now)
-    order = order_of(view, dialect)
-    condition = traces_of(looked_at, now, dialect)
-    if place is not None:
-        condition = conjunction([condition, order.after(*place)])
-    found = question.rows(
-        f"SELECT t.trace_id, {order.expression} FROM {dialect.traces.sql} WHERE {condition.sql}"
-        f" ORDER BY {order.by()} LIMIT ?",
-        (*dialect.traces.parameters, *condition.parameters, view.limit + 1),
-    )
+    found: list[tuple[Any, ...]] = []
+    for looked_at in _windows(view if place is None else narrowed(view, now, place), now):
+        dialect = question.dialect(looked_at, now)
+        order = order_of(view, dialect)
+        condition = traces_of(looked_at, now, dialect)
+        if place is not None:
+            condition = conjunction([condition, order.after(*place)])
+        found = question.rows(
+            f'SELECT t.trace_id, t.start, t."end", {order.expression} FROM {dialect.traces.sql} WHERE {condition.sql}'
+            f" ORDER BY {order.by()} LIMIT ?",
+            (*dialect.traces.parameters, *condition.parameters, view.limit + 1),
+        )
+        if len(found) > view.limit:
+            break
     cursor = None
     if len(found) > view.limit:
         found = found[: view.limit]
-        cursor = write_cursor(view, found[-1][1], found[-1][0])
-    return Page(these_traces(question, [row[0] for row in found]), cursor)
+        cursor = write_cursor(view, found[-1][-1], found[-1][0])
+    return Page(_these_traces(question, found), cursor)
+
+
+def _windows(view: View, now: int) -> Iterator[View]:
+    """Yield the view for ever longer ends of its period, and at last for all of it.
+
+    What is newest is in the last of its days, if that has enough for a page: then the others need not be read. Where
+    roots are looked up first, there is little to read anyway.
+    """
+    low, high = view.period.bounds(now)
+    window = DAY
+    in_pieces = view.order == Sort("start") and not asks_roots(view.filters)
+    while in_pieces and min(high, now) - window > max(low, 0) and window <= _LONGEST_WINDOW:
+        yield replace(view, period=Period(start=min(high, now) - window, end=high))
+        window *= 6
+    yield view
 
 
 def latest_traces(
@@ -77,20 +98,34 @@ def latest_traces(
 ) -> tuple[TraceRow, ...]:
     """Return the latest traces of which the condition is true. The condition is text of this package."""
     found = question.rows(
-        f"SELECT t.trace_id FROM {dialect.traces.sql} WHERE {condition.sql}"
+        f'SELECT t.trace_id, t.start, t."end" FROM {dialect.traces.sql} WHERE {condition.sql}'
         " ORDER BY t.start DESC, t.trace_id DESC LIMIT ?",
         (*dialect.traces.parameters, *condition.parameters, limit),
     )
-    return these_traces(question, [row[0] for row in found])
+    return _these_traces(question, found)
 
 
-def these_traces(question: Question, ids: Sequence[str]) -> tuple[TraceRow, ...]:
-    """Return the traces with these ids, in this order; one that has gone meanwhile is left out."""
+def _these_traces(question: Question, found: Sequence[tuple[Any, ...]]) -> tuple[TraceRow, ...]:
+    """Return the traces of rows that begin with id, start and end."""
+    if not found:
+        return ()
+    first, last = min(row[1] for row in found), max(max(row[1], row[2]) for row in found)
+    return these_traces(question, [row[0] for row in found], days_between(first, last, beside=DAYS_BESIDE))
+
+
+def these_traces(question: Question, ids: Sequence[str], days: Condition | None = None) -> tuple[TraceRow, ...]:
+    """Return the traces with these ids, in this order; one that has gone meanwhile is left out.
+
+    Args:
+        question: What is asked with.
+        ids: Which.
+        days: A condition on the days of their rows; see `relation.these`.
+    """
     found: dict[str, tuple[Any, ...]] = {}
     overrides: dict[str, int] = {}
     for start in range(0, len(ids), MAX_LITERAL):
         part = list(ids[start : start + MAX_LITERAL])
-        table = these(part, question.version)
+        table = these(part, question.version, days)
         found |= {row[0]: row for row in question.rows(f"SELECT {_TRACE_COLUMNS} FROM {table.sql}", table.parameters)}
         # Not merged yet, one may stand there twice.
         counted = question.rows(
@@ -240,6 +275,18 @@ def sessions_of(
         (*dialect.traces.parameters, *condition.parameters, limit),
     )
     return session_rows(question, found, view, now)
+
+
+def days_of_session(question: Question, session: str) -> Condition:
+    """Return the condition on the days in which a session has traces: those of its roots, and some beside them.
+
+    Roots can be looked up by their session. Where none has arrived, the days are not known.
+    """
+    ((first, last, count),) = question.rows(
+        "SELECT toInt64(min(c.day)), toInt64(max(c.day)), count() FROM neatlogs_roots AS c WHERE c.session = ?",
+        (session,),
+    )
+    return days_between(first * DAY, last * DAY, beside=DAYS_BESIDE) if count else Condition("1")
 
 
 def _session_columns(dialect: ClickHouseDialect) -> str:

@@ -106,7 +106,7 @@ class ClickHouseReader:
         """See `TraceReader`."""
         everything = View(Tab.SESSIONS, period=ALL_TIME)
         with self._server.question() as question:
-            dialect = question.dialect(everything, 0)
+            dialect = question.over(lists.days_of_session(question, session))
             sums = lists.sums_of(question, dialect, Tab.SESSIONS, session, everything, 0)
             if not sums:
                 return None

@@ -19,8 +19,8 @@ from neatlogs_processor.query.view import View
 # ruff: noqa: S608  # names and conditions are constants of this package, values are bound
 
 DAYS_BESIDE: Final = 2
-"""How many days before and after its period a question reads. A trace that pauses for longer is seen as it was before
-the pause, or as if it began after it; where it is shown whole, it is whole."""
+"""How many days before and after its period a question reads. A trace that pauses for longer is seen as if it began
+after the pause, or ended before it; the row of a list, and the trace itself, are whole all the same."""
 
 _DAY: Final = 86_400 * 10**9
 _LAST_DAY: Final = 65_535
@@ -93,24 +93,36 @@ def traces(where: Condition, version: tuple[int, ...]) -> Condition:
     return Condition(f"(SELECT {listed} FROM ({_PARTS.format(where=where.sql)}) AS p) AS t", where.parameters)
 
 
-def these(ids: Sequence[str], version: tuple[int, ...]) -> Condition:
-    """Return the traces with these ids, whole."""
-    return traces(Condition("r.trace_id IN ?", (list(ids),)), version)
+def these(ids: Sequence[str], version: tuple[int, ...], days: Condition | None = None) -> Condition:
+    """Return the traces with these ids, whole.
+
+    Args:
+        ids: Which.
+        version: Of the server.
+        days: A condition on `r.day` that all their rows pass, if one is known: it saves looking into every day.
+    """
+    named = Condition("r.trace_id IN ?", (list(ids),))
+    return traces(named if days is None else conjunction([days, named]), version)
 
 
-def candidates(filters: Iterable[Filter], view: View, now: int, version: tuple[int, ...]) -> Condition | None:
+def asks_roots(filters: Iterable[Filter]) -> bool:
+    """Tell whether one of the filters asks for something that only a root says."""
+    return any(_asks_roots(filter_) for filter_ in filters)
+
+
+def _asks_roots(filter_: Filter) -> bool:
+    return filter_.field.name in _ROOTS and filter_.operator.positive is None
+
+
+def candidates(filters: Sequence[Filter], view: View, now: int, version: tuple[int, ...]) -> Condition | None:
     """Return the query for the ids of traces that may pass these filters: those with a root that does.
 
     `None` where the roots cannot tell, because no filter asks for something that only a root says.
     """
-    dialect = ClickHouseDialect(Condition("neatlogs_roots"), version)
-    asked = [
-        of_trace(filter_, dialect)
-        for filter_ in filters
-        if filter_.field.name in _ROOTS and filter_.operator.positive is None
-    ]
-    if not asked:
+    if not asks_roots(filters):
         return None
+    dialect = ClickHouseDialect(Condition("neatlogs_roots"), version)
+    asked = [of_trace(filter_, dialect) for filter_ in filters if _asks_roots(filter_)]
     columns = {name: f"c.{name}" for name in _ROOTS}
     columns |= {f"{name}_folded": fold(f"c.{name}", version) for name in ("end_user", "name")}
     listed = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
@@ -125,8 +137,13 @@ def candidates(filters: Iterable[Filter], view: View, now: int, version: tuple[i
 
 def days_of(view: View, now: int, column: str = "r.day") -> Condition:
     """Return the condition that rows are of the view's period, or of the days beside it."""
-    low, high = (min(max(time, 0) // _DAY, _LAST_DAY) for time in view.period.bounds(now))
-    first, last = max(low - DAYS_BESIDE, 0), min(high + DAYS_BESIDE, _LAST_DAY)
+    return days_between(*view.period.bounds(now), column, beside=DAYS_BESIDE)
+
+
+def days_between(low: int, high: int, column: str = "r.day", *, beside: int = 0) -> Condition:
+    """Return the condition that rows are of the days from one time to another, and of so many beside them."""
+    first, last = (min(max(time, 0) // _DAY, _LAST_DAY) for time in (low, high))
+    first, last = max(first - beside, 0), min(last + beside, _LAST_DAY)
     if not first and last == _LAST_DAY:
         return Condition("1")
     # Spans that state no start are of the first day there is.

@@ -44,6 +44,8 @@ def anchor(heading: str) -> str:
 
 def flags_of_command(words: list[str]) -> set[str]:
     """The flags that a command has beside those of the processor."""
+    if words[:1] == ["pseudonym"]:
+        return {"--end-user"}
     if words[:1] != ["store"] or words[1:2] == [] or words[1] not in NAMES:
         return set()
     return {flag for action in parser_of(words[1])._actions for flag in action.option_strings}

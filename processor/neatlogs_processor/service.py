@@ -44,7 +44,7 @@ from neatlogs_processor.receivers.otlp_grpc import OtlpGrpcReceiver
 from neatlogs_processor.receivers.otlp_http import OtlpHttpReceiver
 from neatlogs_processor.settings import Settings
 from neatlogs_processor.store.beside import StoreBeside
-from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin, connect
+from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin
 from neatlogs_processor.store.clickhouse.destination import ClickHouseStore
 from neatlogs_processor.store.clickhouse.reader import ClickHouseReader
 from neatlogs_processor.store.reader import SqliteReader
@@ -154,7 +154,7 @@ class Service:
         if isinstance(place, Path):
             self._reader = SqliteReader(place)
         elif place is not None:
-            self._reader = ClickHouseReader(lambda: connect(place))
+            self._reader = ClickHouseReader.at(place)
         return page_routes(self._settings, self._reader, receiving=self._receiving, pseudonyms=self._pseudonyms)
 
     def _destinations(self) -> dict[Signal, Sender]:

@@ -31,6 +31,7 @@ from neatlogs_processor.query.results import (
 from neatlogs_processor.query.view import ALL_TIME, Tab, View
 from neatlogs_processor.store.clickhouse import coverage, details, lists, observed
 from neatlogs_processor.store.clickhouse.asking import ANSWER_SECONDS, Connection
+from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin, connect
 from neatlogs_processor.store.reader import MAX_BESIDE_A_USER, MAX_TURNS, replace_tab
 from neatlogs_processor.store.selecting import in_period
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 _BUCKETS: Final = 60
+_GRACE_SECONDS: Final = 2.0
 
 
 class ClickHouseReader:
@@ -57,6 +59,16 @@ class ClickHouseReader:
 
     def __init__(self, connect: Callable[[], Client], *, patience: float = ANSWER_SECONDS) -> None:
         self._server = Connection(connect, patience=patience)
+
+    @classmethod
+    def at(cls, login: ClickHouseLogin) -> ClickHouseReader:
+        """Return a reader of a database. Nothing is connected to before the first question.
+
+        Args:
+            login: Where it is, and how to get in.
+        """
+        # Whoever has waited for longer than the server may take does not want the answer: the server sees that, too.
+        return cls(lambda: connect(login, patience=ANSWER_SECONDS + _GRACE_SECONDS))
 
     def close(self) -> None:
         """Close the connections to the server."""

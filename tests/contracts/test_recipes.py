@@ -67,7 +67,7 @@ def test_fastapi(tmp_path: Path, sink: OtlpSink) -> None:
 
 
 def test_fastapi_and_phoenix(tmp_path: Path, sink: OtlpSink) -> None:
-    """The processor adds the keys by which Phoenix shows users. (`make interop` asks a real one.)"""
+    """The processor adds the keys by which Phoenix shows users; `make interop` asks a real one."""
     (flags,) = commands("FastAPI and Phoenix")
     with started(flags, sink.grpc_endpoint) as processor:
         run(tmp_path, processor.endpoint, *program(REQUEST_TO_FASTAPI))

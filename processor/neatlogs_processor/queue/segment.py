@@ -121,12 +121,12 @@ class Stamp:
     synced: int
     floor: int
 
-    def kept(self, row: Row, at: int) -> tuple[bytes, bytes, bytes]:
+    def kept(self, row: Row, checksum: int, at: int) -> tuple[bytes, bytes, bytes]:
         """Return a request's record, to be written at an offset: its head, findings and body."""
         findings = row.findings.encode(errors="replace")
         head = self._head(
             at, Kind.KEPT, _SIGNALS.index(row.signal), len(findings), row.id, row.received, row.spans, len(row.body),
-            row.checksum,
+            checksum,
         )  # fmt: skip
         return head, findings, row.body
 

@@ -4,6 +4,7 @@ receiver -> pipeline (bound, enforce, count) -> console -> budget -> retry -> ex
 receiver -> pipeline (bound, enforce, count) -> console -> durable queue ... exporter     with --queue-dir
 receiver -> pipeline (bound, enforce, count) -> console -> holding ... durable queue      with --inherit
 receiver -> pipeline (bound, enforce, count) -> console -> store [-> one of the above]    with --store
+receiver -> pipeline (bound, enforce, count) -> console -> durable queue ... ClickHouse   with --store clickhouse://
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from neatlogs_processor.receivers.in_flight import BytesInFlight
 from neatlogs_processor.receivers.otlp_grpc import OtlpGrpcReceiver
 from neatlogs_processor.receivers.otlp_http import OtlpHttpReceiver
 from neatlogs_processor.settings import Settings
-from neatlogs_processor.store.beside import StoreBeside
+from neatlogs_processor.store.beside import BEST_EFFORT_SECONDS, StoreBeside
 from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin
 from neatlogs_processor.store.clickhouse.destination import ClickHouseStore
 from neatlogs_processor.store.clickhouse.reader import ClickHouseReader
@@ -54,6 +55,9 @@ from neatlogs_processor.tls import grpc_server_credentials, server_context
 
 # Jitter spreads load; nothing depends on it being unpredictable.
 _chance = random.random
+
+_TOGETHER: Final = 100
+"""Requests that are sent from a queue to ClickHouse at the same time: each waits for the others of its second."""
 
 _LAST_SECONDS: Final = 10.0
 """After the shutdown's own time, before what does not end is left behind."""
@@ -193,10 +197,16 @@ class Service:
                 telemetry=self.telemetry,
                 chance=_chance,
             )
+        if upstream is None and settings.queue_dir is not None:
+            # What waits on the disk is not in need of the store now; and what is sent at once goes in together.
+            return self._queued(settings.queue_dir, self._store, workers=max(settings.queue_workers, _TOGETHER))
         self._store_required = upstream is None or settings.store_required
         if upstream is None:
             return self._store
-        return StoreBeside(self._store, upstream, required=settings.store_required, telemetry=self.telemetry)
+        patience = BEST_EFFORT_SECONDS + (0.0 if isinstance(self._store, Store) else settings.store_batch_time)
+        return StoreBeside(
+            self._store, upstream, required=settings.store_required, telemetry=self.telemetry, patience=patience
+        )
 
     def _before(self, exporter: Sender) -> Sender:
         """Return what stands between the pipeline and the upstream."""
@@ -205,11 +215,16 @@ class Service:
             retries = self.telemetry.counters.retries
             retry = Retry(exporter, backoff=Backoff(), chance=_chance, on_retry=lambda: retries.add(1))
             return Budget(retry, limit=settings.upstream_timeout)
+        return self._queued(settings.queue_dir, exporter, workers=settings.queue_workers)
+
+    def _queued(self, directory: Path, destination: Sender, *, workers: int) -> Sender:
+        """Return the durable queue before a destination, with what holds spans before it."""
+        settings = self._settings
         self._queue = DurableQueue(
-            settings.queue_dir,
-            exporter.send,
+            directory,
+            destination.send,
             limits=QueueLimits(settings.queue_max_bytes, settings.queue_max_age, settings.queue_max_dead_bytes),
-            lanes=LaneSettings(settings.queue_workers, settings.upstream_timeout),
+            lanes=LaneSettings(workers, settings.upstream_timeout),
             events=QueueEvents(self.telemetry),
             chance=_chance,
         )
@@ -222,10 +237,10 @@ class Service:
         gauges.dead_letters.read = lambda: queue.state.dead_requests
         gauges.dead_letter_bytes.read = lambda: queue.state.dead_size
         if settings.inherit:
-            return self._held_before(queue, settings.queue_dir)
-        if holding_file_in(settings.queue_dir).exists():
+            return self._held_before(queue, directory)
+        if holding_file_in(directory).exists():
             # What waited when the processor last ran with --inherit goes on.
-            self._held_before(queue, settings.queue_dir)
+            self._held_before(queue, directory)
         return queue
 
     def _held_before(self, queue: DurableQueue, directory: Path) -> Holding:

@@ -291,8 +291,10 @@ def _check_queue(settings: Settings) -> None:
         )
     if settings.queue_dir is None:
         return
-    if settings.upstream_endpoint is None:
-        raise ConfigError("--queue-dir has nobody to deliver to: name an upstream with --upstream-endpoint")
+    if settings.upstream_endpoint is None and not isinstance(settings.store, ClickHouseAddress):
+        raise ConfigError(
+            "--queue-dir has nobody to deliver to: name an upstream with --upstream-endpoint, or a store on ClickHouse"
+        )
     if settings.forward_headers:
         raise ConfigError(
             "--forward-headers cannot be used with --queue-dir: the queue keeps no header of a request, because it may"

@@ -34,13 +34,23 @@ class StoreBeside:
         required: Whether a request that the store did not take is refused. Otherwise the store is best effort: its
             failures are counted and logged, and the request goes on.
         telemetry: Counts and logs.
+        patience: How many seconds a request waits for a store that is not required.
     """
 
-    def __init__(self, store: Destination, onward: Destination, *, required: bool, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        store: Destination,
+        onward: Destination,
+        *,
+        required: bool,
+        telemetry: Telemetry,
+        patience: float = BEST_EFFORT_SECONDS,
+    ) -> None:
         self._store = store
         self._onward = onward
         self._required = required
         self._telemetry = telemetry
+        self._patience = patience
         self._seldom = Seldom(time.monotonic, again=_MINUTE)
 
     async def send(self, request: Request) -> bytes:
@@ -53,10 +63,10 @@ class StoreBeside:
             await self._store.send(request)
         else:
             try:
-                await asyncio.wait_for(self._store.send(request), BEST_EFFORT_SECONDS)
+                await asyncio.wait_for(self._store.send(request), self._patience)
             except asyncio.TimeoutError:
                 # If its transaction has begun, it may be kept all the same.
-                self._missed(request, "slow", f"it took longer than {BEST_EFFORT_SECONDS:g} s")
+                self._missed(request, "slow", f"it took longer than {self._patience:g} s")
             except ProcessorError as error:
                 self._missed(request, error.reason, shown(str(error), limit=400))
             except Exception as error:  # noqa: BLE001  # a bug of the store must not cost the other destination

@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from neatlogs_processor.errors import ProcessorError
-from neatlogs_processor.store.clickhouse.schema import filling, spans_of
+from neatlogs_processor.store.clickhouse.schema import spans_of
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -28,8 +28,6 @@ _SETTINGS: Final[dict[str, Any]] = {
     "insert_deduplicate": 0,
     "max_partitions_per_insert_block": 0,
 }
-_FILLED: Final = ("neatlogs_roots", "neatlogs_traces", "neatlogs_overrides")
-"""`neatlogs_users` is filled by its view of `neatlogs_roots`."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +170,8 @@ def report(client: Client, out: TextIO) -> bool:
 def fill(client: Client, day: date) -> None:
     """Put what the spans of a day say into the rollups, once more or for the first time."""
     source = _rows_of(day)
-    for table in _FILLED:
-        client.command(f"INSERT INTO {table}\n{filling(table, source)}", settings=_SETTINGS)
+    # The views of this table do the rest, block by block.
+    client.command(f"INSERT INTO neatlogs_spans\n{spans_of(source)}", settings=_SETTINGS)
     client.command(
         "INSERT INTO otel_traces_trace_id_ts SELECT TraceId, min(Timestamp), max(Timestamp)"
         f" FROM {source} WHERE TraceId != '' GROUP BY TraceId",

@@ -52,8 +52,9 @@ _ENGINES: Final = {
     "replacing_at": ("ReplacingMergeTree", "at"),
     "aggregating": ("AggregatingMergeTree", ""),
 }
-_NAMED: Final = re.compile(r"^-- (spans|neatlogs_[a-z]+)$", re.MULTILINE)
-_TABLE_NAMES: Final = re.compile(rf"\b({'|'.join(TABLES)})(_mv)?\b")
+_SPANS: Final = "neatlogs_spans"
+_NAMED: Final = re.compile(r"^-- (neatlogs_[a-z]+)$", re.MULTILINE)
+_TABLE_NAMES: Final = re.compile(rf"\b({'|'.join((*TABLES, _SPANS))})(_mv)?\b")
 
 
 def statements(*, keep_days: int | None = None, cluster: str | None = None) -> list[str]:
@@ -66,7 +67,7 @@ def statements(*, keep_days: int | None = None, cluster: str | None = None) -> l
             and has not been run on a cluster.
     """
     made = _statements(_engines(cluster) | _ttl(keep_days) | _settings(cluster))
-    made += [view(table) for table in ROLLUPS]
+    made += [view(table) for table in (_SPANS, *ROLLUPS)]
     if cluster is None:
         return made
     return [_local(statement, cluster) for statement in made] + [_distributed(table, cluster) for table in TABLES]
@@ -74,29 +75,22 @@ def statements(*, keep_days: int | None = None, cluster: str | None = None) -> l
 
 def views() -> list[str]:
     """Return the names of the views."""
-    return ["otel_traces_trace_id_ts_mv", *(f"{table}_mv" for table in ROLLUPS)]
+    return ["otel_traces_trace_id_ts_mv", *(f"{table}_mv" for table in (_SPANS, *ROLLUPS))]
 
 
 def view(table: str) -> str:
-    """Return the statement that makes the view which fills a rollup."""
-    source = "neatlogs_roots" if table == "neatlogs_users" else "otel_traces"
-    return f"CREATE MATERIALIZED VIEW IF NOT EXISTS {table}_mv TO {table} AS\n{filling(table, source)}"
-
-
-def filling(table: str, source: str) -> str:
-    """Return the query whose rows belong into a rollup.
-
-    Args:
-        table: One of `ROLLUPS`.
-        source: What it is taken from: `otel_traces`, or for `neatlogs_users` `neatlogs_roots`; or a subquery of it in
-            parentheses.
-    """
-    return _queries()[table].replace("$spans", spans_of(source)).replace("$roots", f"SELECT * FROM {source}")  # noqa: S608 - a name of our own
+    """Return the statement that makes the view which fills a table."""
+    query = spans_of("otel_traces") if table == _SPANS else _queries()[table]
+    return f"CREATE MATERIALIZED VIEW IF NOT EXISTS {table}_mv TO {table} AS\n{query}"
 
 
 def spans_of(source: str) -> str:
-    """Return the query for the spans of `otel_traces`, or of a subquery of it, with what each says of its trace."""
-    return _queries()["spans"].replace("$source", source)
+    """Return the query for what the spans of `otel_traces` say, as `neatlogs_spans` takes it in.
+
+    Args:
+        source: `otel_traces`, or a subquery of it in parentheses.
+    """
+    return _queries()[_SPANS].replace("$source", source)
 
 
 @cache

@@ -62,6 +62,36 @@ SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1$window;
 CREATE MATERIALIZED VIEW IF NOT EXISTS otel_traces_trace_id_ts_mv TO otel_traces_trace_id_ts AS
 SELECT TraceId, min(Timestamp) AS Start, max(Timestamp) AS End FROM otel_traces WHERE TraceId != '' GROUP BY TraceId;
 
+-- What each span says of itself and of its trace, worked out once for all the views below. It keeps nothing.
+CREATE TABLE IF NOT EXISTS neatlogs_spans
+(
+    day           Date,
+    trace_id      String,
+    span_id       String,
+    span          UInt64,                             -- the span id as a number
+    rank          UInt8,
+    start         Int64,
+    known_start   Int64,
+    end           Int64,
+    head          UInt128,
+    status        UInt8,
+    service       LowCardinality(String),
+    span_name     LowCardinality(String),
+    name          String,
+    workflow      String,
+    session       String,
+    end_user      String,
+    source        String,
+    metadata      String,
+    tags          String,
+    is_model_call UInt8,
+    used_input    UInt64,
+    used_output   UInt64,
+    used_total    UInt64,
+    ignored       Array(Tuple(String, String))        -- place and key of identity that is ignored
+)
+ENGINE = Null;
+
 -- One row for each span that may speak for its trace: roots, and entry spans of listed services. It finds the traces of
 -- an end user, and what anybody's latest metadata is. A span that arrives twice has two rows until parts are merged.
 CREATE TABLE IF NOT EXISTS neatlogs_roots
@@ -107,7 +137,7 @@ CREATE TABLE IF NOT EXISTS neatlogs_traces
     -- Of model calls: span id, input, output, total.
     tokens    AggregateFunction(groupUniqArrayIf, Tuple(UInt64, UInt64, UInt64, UInt64), UInt8),
     services  SimpleAggregateFunction(groupUniqArrayArray, Array(String)),
-    -- What the head says. `name`, `end_user`, `source` and `metadata` are '' and `status` is 0 while no root has arrived.
+    -- What the head says. While no root is here, `name`, `end_user`, `source` and `metadata` are '', and `status` is 0.
     status    AggregateFunction(argMin, UInt8, UInt128),
     service   AggregateFunction(argMin, String, UInt128),
     name      AggregateFunction(argMin, String, UInt128),
@@ -124,8 +154,8 @@ ORDER BY trace_id
 $ttl_day
 SETTINGS ttl_only_drop_parts = 1$window;
 
--- One row for each end user whom a root names, until merged. Of conflicting roots it knows all, and cannot know which of
--- them speaks for its trace: it finds end users, and neatlogs_traces says what is theirs.
+-- One row for each end user whom a root names, until merged. Of conflicting roots it knows all, and cannot know which
+-- of them speaks for its trace: it finds end users, and neatlogs_traces says what is theirs.
 CREATE TABLE IF NOT EXISTS neatlogs_users
 (
     end_user   String CODEC(ZSTD(1)),

@@ -24,30 +24,12 @@ from jaeger import JAEGER, running_jaeger
 from support.collector_process import COLLECTOR, collector_process
 from support.otlp_sink import OtlpSink, attributes
 from support.page import page_under_test
-from support.peer_environments import Peer, PeerUnavailableError
+from support.peer_environments import TRACING_SDKS, Peer, PeerUnavailableError
 from support.processor_process import processor_process
 from support.recipes import REQUEST_TO_DJANGO, REQUEST_TO_FASTAPI, commands, program, run_recipe, yaml_of
 
-_OPENTELEMETRY = ("opentelemetry-sdk==1.45.1", "opentelemetry-exporter-otlp-proto-http==1.45.1")
-LANGCHAIN_AND_LANGFUSE = Peer(
-    "langfuse-5.0.4", "langfuse==5.0.4", ("langfuse==5.0.4", "langchain-core==1.7.2", *_OPENTELEMETRY)
-)
-# It declares some forty instrumentations, which it imports only where what they instrument is installed.
-TRACELOOP = Peer(
-    "traceloop-sdk-0.62.4",
-    "traceloop-sdk==0.62.4",
-    (
-        *_OPENTELEMETRY,
-        "opentelemetry-exporter-otlp-proto-grpc==1.45.1",
-        "opentelemetry-instrumentation-logging==0.66b1",
-        "opentelemetry-instrumentation-requests==0.66b1",
-        "opentelemetry-instrumentation-threading==0.66b1",
-        "opentelemetry-instrumentation-urllib3==0.66b1",
-        "opentelemetry-semantic-conventions-ai==0.5.1",
-        *("aiohttp", "colorama", "cuid", "deprecated", "httpx", "jinja2", "pydantic", "tenacity"),
-    ),
-)
-ID, METADATA, SESSION = "neatlogs.end_user.id", "neatlogs.end_user.metadata", "neatlogs.session.id"
+LANGCHAIN_AND_LANGFUSE = Peer("langfuse-5.0.4", "langfuse==5.0.4", ("langfuse==5.0.4", "langchain-core==1.7.2"))
+ID = "neatlogs.end_user.id"
 
 _ARRIVAL_SECONDS = 60.0
 
@@ -143,7 +125,7 @@ def traceloop_as_it_is(directory: Path) -> str:
     with page_under_test(*flags, "--store", str(directory / "traces.db")) as site:
         printed = _run(
             directory,
-            TRACELOOP.python(),
+            TRACING_SDKS.python(),
             "workflows.py",
             TRACELOOP_BASE_URL=site.processor.http_endpoint,
             TRACELOOP_TELEMETRY="FALSE",

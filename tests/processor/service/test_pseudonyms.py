@@ -101,10 +101,7 @@ async def found(admin: str, *filters: str) -> list[tuple[str, str | None]]:
 
 
 async def test_the_page_looks_up_ids(key_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """`is` and its relatives find a person from before there were pseudonyms, under an older key and the first one.
-
-    What was typed is in no log of the processor.
-    """
+    """Who has raw ids, pseudonyms of an older key and of the first one is found by the id, which no log shows."""
     caplog.set_level(logging.DEBUG)
     store = str(tmp_path / "traces.db")
     stages: Sequence[tuple[int, str | None]] = ((1, None), (2, OLD_KEYS), (3, KEYS))

@@ -72,7 +72,9 @@ class Counters:
         self.spans_refused = Counter("spans_refused", "Spans of requests that were not delivered.", "reason")
         self.overrides_ignored = Counter("overrides_ignored", "Identity removed from where it has no say.", "place")
         self.defaults_moved = Counter("defaults_moved", "Identity moved from resources to root spans.")
-        self.invalid_values = Counter("invalid_values", "Identity removed because of its value, or of its key where only known ones may leave.")
+        self.invalid_values = Counter(
+            "invalid_values", "Identity removed because of its value, or of its key where only known ones may leave."
+        )
         self.roots = Counter("roots", "Root spans, with and without an end user.", "end_user")
         self.roots_accepted = Counter(
             "roots_accepted", "Root spans that took an end user, metadata or a session from other keys (--accept)."

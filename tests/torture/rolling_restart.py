@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 import time
@@ -29,9 +30,23 @@ from support.upstream import Upstream
 PATIENT = 60
 
 
+class Repeats(logging.Handler):
+    """Counts the tries that the SDKs' exporters make again; they log each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count a line."""
+        self.count += record.getMessage().startswith("Transient error")
+
+
 async def restart(name: str, processors: int, rounds: int, clients: int, drain_delay: str, folder: Path) -> bool:
     """Run it, print the figures and say whether nothing was lost or given up."""
     begun = time.monotonic()
+    repeats = Repeats()
+    logging.getLogger("opentelemetry").addHandler(repeats)
     async with (
         Upstream() as upstream,
         fleet(upstream.endpoint, processors, drain_delay=drain_delay) as members,
@@ -50,7 +65,8 @@ async def restart(name: str, processors: int, rounds: int, clients: int, drain_d
     print(
         f"{name}, {processors} processors, {processors * rounds} restarts with --drain-delay {drain_delay} in"
         f" {time.monotonic() - begun:.0f} s; spans: {len(sent)} sent in"
-        f" {sum(one.exporter.batches for one in running)} batches, {given_up} batches given up, {len(lost)} spans lost,"
+        f" {sum(one.exporter.batches for one in running)} batches, {repeats.count} tries repeated,"
+        f" {given_up} batches given up, {len(lost)} spans lost,"
         f" {received.total() - len(received)} duplicated"
     )
     return not lost and not given_up

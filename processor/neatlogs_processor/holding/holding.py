@@ -262,8 +262,10 @@ class Holding:
 
     async def _send_on(self, batch: Sequence[Leaving]) -> None:
         bodies = await self._writer.bodies([one.held for one in batch])
-        fragments = [(body, one.attributes) for one, body in zip(batch, bodies, strict=True) if body is not None]
-        size = sum(len(body) for body, _ in fragments)
+        fragments = [
+            (body, one.held.spans, one.attributes) for one, body in zip(batch, bodies, strict=True) if body is not None
+        ]
+        size = sum(len(body) for body, _, _ in fragments)
         for body, spans in await _beside(size, partial(join, fragments)):
             if not await self._insist(_outgoing(body, spans)):
                 return

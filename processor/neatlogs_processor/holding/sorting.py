@@ -12,6 +12,7 @@ from neatlogs_processor.core.sought import Sought
 from neatlogs_processor.core.span_heads import CHILD, ENTRY, Head
 from neatlogs_processor.core.splitting import Apart, Group, Together
 from neatlogs_processor.core.stamping import Owner, Stamp, read_owner
+from neatlogs_processor.errors import MalformedOtlpError
 from neatlogs_processor.holding.memory import EVICTED, NO_END_USER, STAMPED
 
 ROOT: Final = "root"
@@ -93,22 +94,33 @@ def sort_request(body: bytes, policy: EndUserPolicy, keys: Sought, known: Callab
     return Sorted(_with_rest(ready.bodies(), apart.rest), held.bodies(), owners, outcomes)
 
 
-def join(fragments: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, int]]:
+def join(fragments: Sequence[tuple[bytes, int, bytes]]) -> list[tuple[bytes, int]]:
     """Put held fragments together into requests that go on.
 
     Args:
-        fragments: The spans of each, as they were held, and the attributes that they inherit, encoded.
+        fragments: The spans of each, as they were held, how many they are, and the attributes that they inherit,
+            encoded.
 
     Returns:
         The requests, and how many spans each has.
     """
     together = Together(LARGEST_REQUEST)
-    for body, attributes in fragments:
-        stamp = Stamp(attributes)
-        for group in Apart(body, EndUserPolicy()):
-            for _, span in group.spans:
-                together.add(group.resource, group.scope, stamp.on(span))
-    return together.bodies()
+    unreadable: list[tuple[bytes, int]] = []
+    for body, count, attributes in fragments:
+        try:
+            stamp = Stamp(attributes)
+            spans = [
+                (group.resource, group.scope, stamp.on(span))
+                for group in Apart(body, EndUserPolicy())
+                for _, span in group.spans
+            ]
+        except MalformedOtlpError:
+            # It was sound when it was held. Whatever it is now, it must not keep the others waiting for ever.
+            unreadable.append((body, count))
+            continue
+        for resource, scope, span in spans:
+            together.add(resource, scope, span)
+    return together.bodies() + unreadable
 
 
 class _ByTrace:

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test browser-test browser-lint node-example page-example lint bench bench-collector bench-shim bench-store scale torture demo screenshots check wheel-check clean
+.PHONY: help run test browser-test browser-lint node-example page-example lint bench bench-collector spreading-collector bench-shim bench-store scale torture demo screenshots check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -90,6 +90,9 @@ bench: $(VENV)/.dev  ## Measure: ratios within one run (ARGS="--tables", "--full
 
 bench-collector:  ## Build the Collector that the benchmark compares with (needs Go)
 	tests/bench/collector/build.sh
+
+spreading-collector:  ## Build the Collector that spreads traces over processors with --inherit (needs Go)
+	tests/bench/collector/build.sh spreading.yaml spreading-collector
 
 bench-shim: $(VENV)/.dev  ## Measure the shim: its span processor beside one that does nothing
 	$(BIN)/python -m tests.bench.shim

@@ -14,19 +14,25 @@ import yaml
 
 from support.processor_process import WAIT_SECONDS
 
-COLLECTOR = Path(__file__).resolve().parents[2] / ".peers" / "collector" / "otelcol"
+_PEERS = Path(__file__).resolve().parents[2] / ".peers"
+
+COLLECTOR = _PEERS / "collector" / "otelcol"
+
+SPREADING = _PEERS / "spreading-collector" / "otelcol"
+"""The one with the load-balancing exporter, which `make spreading-collector` builds."""
 
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 @contextmanager
-def collector_process(config: dict[str, Any], directory: Path) -> Iterator[tuple[str, Path]]:
+def collector_process(config: dict[str, Any], directory: Path, program: Path = COLLECTOR) -> Iterator[tuple[str, Path]]:
     """Run a Collector until the block ends.
 
     Args:
         config: Its configuration. The addresses of its OTLP receivers are replaced by free ones, and its own metrics,
             which would take a fixed port, are off.
         directory: Where its configuration and its log are kept.
+        program: The Collector.
 
     Yields:
         The address of its gRPC receiver, and the file that holds what it writes.
@@ -41,7 +47,7 @@ def collector_process(config: dict[str, Any], directory: Path) -> Iterator[tuple
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     with log.open("w") as output:
         process = subprocess.Popen(
-            [COLLECTOR, "--config", file], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            [program, "--config", file], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
         try:
             yield f"127.0.0.1:{grpc_port}", log

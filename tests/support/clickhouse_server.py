@@ -148,8 +148,9 @@ def _handler(engine: _Engine) -> type[BaseHTTPRequestHandler]:
                 return self._send(200, b"Ok.\n")
             if url.path == "/faults":
                 with engine.lock:
-                    engine.faults = [_Fault(**fault) for fault in json.loads(body)]
-                return self._send(200, b"")
+                    if body:
+                        engine.faults = [_Fault(**fault) for fault in json.loads(body)]
+                    return self._send(200, json.dumps(sum(fault.times for fault in engine.faults)).encode())
             said = dict(parse_qsl(url.query, keep_blank_values=True))
             kind = self.headers.get("content-type", "")
             if kind.startswith("multipart/form-data"):
@@ -250,12 +251,19 @@ class ClickHouseServer:
         """Let everything succeed again."""
         self._faults([])
 
-    def _faults(self, faults: list[dict[str, object]]) -> None:
+    @property
+    def faults_left(self) -> int:
+        """How many statements are still to fail."""
+        return self._faults(None)
+
+    def _faults(self, faults: list[dict[str, object]] | None) -> int:
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/faults", data=json.dumps(faults).encode(), method="POST"
+            f"http://127.0.0.1:{self.port}/faults",
+            data=b"" if faults is None else json.dumps(faults).encode(),
+            method="POST",
         )
         with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:  # noqa: S310  # our own server
-            answer.read()
+            return int(answer.read())
 
     def kill(self) -> None:
         """End it as a loss of power does."""

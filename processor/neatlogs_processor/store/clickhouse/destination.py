@@ -20,7 +20,7 @@ from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.request import Request
 from neatlogs_processor.errors import ConfigError, ProcessorError, StoreUnavailableError
 from neatlogs_processor.store.answers import response
-from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin
+from neatlogs_processor.store.clickhouse.connection import ClickHouseError, ClickHouseLogin
 from neatlogs_processor.store.clickhouse.writing import ClickHouseWriter, Outcome
 from neatlogs_processor.telemetry import Telemetry, logger
 
@@ -83,7 +83,7 @@ class ClickHouseStore:
         A server that cannot be reached is no reason not to start: what comes is refused until it answers.
 
         Raises:
-            ConfigError: The database has not got the tables, or they cannot be used.
+            ConfigError: The database has not got the tables, or they cannot be used; or its user is not let in.
         """
         self._loop = asyncio.get_running_loop()
         try:
@@ -91,7 +91,10 @@ class ClickHouseStore:
         except ConfigError:
             self._writer.close()
             raise
-        except ProcessorError as error:
+        except ClickHouseError as error:
+            if error.is_about_setup:
+                self._writer.close()
+                raise ConfigError(f"--store: {error}") from None
             self._trouble = str(error)
             logger.warning("the store: %s; what comes is refused until that changes", error)
         self._thread = threading.Thread(target=self._work, name="neatlogs-store", daemon=True)

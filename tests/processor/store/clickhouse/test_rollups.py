@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.request import Request, Signal
-from support.clickhouse_server import ClickHouseServer
 from support.clickhouse_store import POLICY, Database, rollups_of
 from support.store_oracle import Sent, rollups
 from support.store_strategies import ENTRY_SERVICE, deliveries, sent_spans
@@ -20,14 +17,6 @@ POLICIES = [POLICY, EndUserPolicy("entry", frozenset({ENTRY_SERVICE}))]
 TRACE = b"\x01" * 16
 # The last moment that ClickHouse knows stands for "not said", as 0 does.
 _MOST = 2**63 - 1
-
-
-@pytest.fixture(scope="module")
-def shared(server: ClickHouseServer) -> Iterator[Database]:
-    """A database that is emptied before each example."""
-    made = Database(server)
-    yield made
-    made.close()
 
 
 def plain(sent: list[Sent]) -> list[Sent]:

@@ -25,6 +25,9 @@ from neatlogs_otel._wrapping import wrap
 from neatlogs_otel._zero_code import EndUserInstrumentor
 from neatlogs_processor.core import allowed_metadata as processor_metadata
 from neatlogs_processor.core import pseudonyms as processor_pseudonyms
+from neatlogs_processor.core.policy import EndUserPolicy
+from neatlogs_processor.core.pseudonymizing import Pseudonymizing
+from neatlogs_processor.core.treatment import Treatment
 from support.otlp_sink import OtlpSink, attributes
 from support.pseudonym_cases import KEYS, cases
 from support.recording import Recording, Waiting
@@ -279,6 +282,20 @@ def test_a_pseudonym_that_is_given_stays(recorded, hiding) -> None:
     with neatlogs.trace("root", end_user_id=pseudonym("u_812")):
         pass
     assert identity(recorded, "root")[keys.END_USER_ID] == pseudonym("u_812")
+
+
+def test_a_processor_with_the_same_keys_changes_nothing(app, sink, key_file) -> None:
+    """What the shim sends as pseudonyms passes a processor that makes pseudonyms as the very same bytes."""
+    neatlogs.init(endpoint=sink.grpc_endpoint, pseudonymize_key_file=key_file, metadata_allow="plan")
+    with neatlogs.trace("root", end_user_id="u_812", end_user_metadata=METADATA):
+        pass
+    assert neatlogs.flush()
+    ours = processor_pseudonyms.parse_keys(KEYS)
+    hiding = Pseudonymizing(lambda: ours, processor_metadata.AllowedMetadata(["plan"]))
+    treat = Treatment(EndUserPolicy(), pseudonymize=hiding)
+    for sent in sink.requests:
+        body = sent.body.SerializeToString()
+        assert treat(body).body is body
 
 
 def test_metadata_of_which_nothing_may_leave_is_not_there(recorded, key_file) -> None:

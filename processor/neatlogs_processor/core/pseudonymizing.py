@@ -7,7 +7,7 @@ emitted. What is accepted or emitted under other keys is identity too, and treat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from neatlogs_processor.core.allowed_metadata import AllowedMetadata
 from neatlogs_processor.core.identity_keys import EVERY_SPANS_OWN, Carries, IdentityKey, sought_by
@@ -17,6 +17,9 @@ from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.pseudonyms import PseudonymKeys
 from neatlogs_processor.core.schema import END_USER_ID, END_USER_METADATA, END_USER_SOURCE, NAMESPACE, in_namespace
 from neatlogs_processor.core.sought import Sought
+
+MAX_METADATA_CHARS: Final = 2**20
+"""Longer metadata is not read: a tree of it takes some twenty times its size, whoever made it up."""
 
 _Fate: TypeAlias = "str | bool"
 """What becomes of an attribute: it stays as it is, goes, or stands there with another text."""
@@ -31,20 +34,19 @@ class Pseudonymizing:
 
     Args:
         keys: Returns the keys as they are now; `None` leaves ids as they are.
-        metadata: What of metadata may leave; `None` is everything.
+        metadata: What of metadata may leave.
         others: The other keys that identity is accepted from or emitted under.
     """
 
     def __init__(
         self,
         keys: Callable[[], PseudonymKeys] | None,
-        metadata: AllowedMetadata | None,
+        metadata: AllowedMetadata,
         others: Sequence[IdentityKey] = (),
     ) -> None:
         self._keys = keys
         self._metadata = metadata
-        carrying = {Carries.METADATA, Carries.MEMBERS} if metadata is not None else set()
-        carrying |= {Carries.USER} if keys is not None else set()
+        carrying = {Carries.METADATA, Carries.MEMBERS, *([] if keys is None else [Carries.USER])}
         treated = [one for one in others if one.carries in carrying]
         self._listed = {one.wire: one for one in others if one.carries is not Carries.MEMBERS}
         self._prefixes = tuple(one.wire for one in treated if one.carries is Carries.MEMBERS)
@@ -90,7 +92,7 @@ class _Work:
         invalid: Identity attributes that were removed because of their value.
     """
 
-    def __init__(self, keys: PseudonymKeys | None, metadata: AllowedMetadata | None) -> None:
+    def __init__(self, keys: PseudonymKeys | None, metadata: AllowedMetadata) -> None:
         self._keys = keys
         self._metadata = metadata
         self.invalid = 0
@@ -101,7 +103,7 @@ class _Work:
             # An id that names nobody may stay.
             return self._keys is None or self.end_user_id(key, attributes) or True
         if key == END_USER_METADATA:
-            return self._metadata is None or self.object(key, attributes, counted=True)
+            return self.object(key, attributes, counted=True)
         if key == END_USER_SOURCE:
             return True
         self.invalid += 1
@@ -117,12 +119,12 @@ class _Work:
         value = next(attributes.values(key))
         text = value.string_value if value.HasField("string_value") else object_text(value)
         try:
-            left = text if text is None or self._metadata is None else self._metadata.of(text)
+            left = "" if text is None or len(text) > MAX_METADATA_CHARS else self._metadata.of(text)
         except ValueError:
-            self.invalid += counted
-            return False
-        return False if left is None else left
+            left = ""
+        self.invalid += counted and left == ""
+        return left or False
 
     def allows(self, name: str) -> bool:
         """Tell whether a member of metadata that has an attribute of its own stays."""
-        return self._metadata is None or self._metadata.allows(name)
+        return self._metadata.allows(name)

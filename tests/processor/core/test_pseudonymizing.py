@@ -14,7 +14,7 @@ from neatlogs_processor.core.allowed_metadata import AllowedMetadata
 from neatlogs_processor.core.emitting import Emitting
 from neatlogs_processor.core.identity_keys import BACKENDS, SDKS, IdentityKey, read_identity_keys
 from neatlogs_processor.core.policy import EndUserPolicy, Enforced, Place
-from neatlogs_processor.core.pseudonymizing import Pseudonymizing
+from neatlogs_processor.core.pseudonymizing import MAX_METADATA_CHARS, Pseudonymizing
 from neatlogs_processor.core.pseudonyms import parse_keys
 from neatlogs_processor.core.treatment import Treatment
 from support.pseudonym_cases import DATA, KEYS, cases
@@ -33,7 +33,7 @@ def treat(
     *,
     accept: Sequence[IdentityKey] = (),
     emit: Sequence[IdentityKey] = (),
-    allow: Sequence[str] | None = ("plan",),
+    allow: Sequence[str] = ("plan",),
     keys: bool = True,
     policy: EndUserPolicy | None = None,
 ) -> Enforced:
@@ -43,7 +43,7 @@ def treat(
         accept=Accepting(accept, strip=False) if accept else None,
         pseudonymize=Pseudonymizing(
             (lambda: parse_keys(KEYS)) if keys else None,
-            None if allow is None else AllowedMetadata(allow),
+            AllowedMetadata(allow),
             (*accept, *emit),
         ),
         emit=Emitting(emit) if emit else None,
@@ -101,6 +101,16 @@ def test_metadata_that_is_no_json_object_goes_and_is_counted(case: dict[str, str
     assert treated.counts.invalid == 1
 
 
+@pytest.mark.parametrize(("longer", "stays"), [(0, True), (1, False)])
+def test_metadata_that_is_too_long_to_be_read_goes_and_is_counted(longer: int, stays: bool) -> None:
+    """Beyond a million characters it is treated as what cannot be read, so that memory stays bounded."""
+    text = '{"plan":"' + "x" * (MAX_METADATA_CHARS - 11 + longer) + '"}'
+    assert len(text) == MAX_METADATA_CHARS + longer
+    treated = treat(request(root(neatlogs__end_user__metadata=text)))
+    assert (METADATA in values(treated.body)["root"]) == stays
+    assert treated.counts.invalid == (not stays)
+
+
 def test_of_the_namespace_nothing_else_stays() -> None:
     """A key of which nobody knows what it holds goes, and is counted as invalid."""
     treated = treat(
@@ -137,11 +147,11 @@ def test_an_id_that_was_an_int_and_metadata_that_was_a_map_are_hidden() -> None:
     assert values(treated.body)["root"] == {ID: parse_keys(KEYS).pseudonym("812"), METADATA: PLAN}
 
 
-def test_without_keys_ids_stay_and_without_a_list_metadata_stays() -> None:
+def test_without_keys_ids_stay_and_metadata_may_stay_whole() -> None:
     """The two parts work each for itself."""
     body = request(root(neatlogs__end_user__id="u_812", neatlogs__end_user__metadata=FULL))
     assert values(treat(body, keys=False).body)["root"] == {ID: "u_812", METADATA: PLAN}
-    assert values(treat(body, allow=None).body)["root"] == {ID: PSEUDONYM, METADATA: FULL}
+    assert values(treat(body, allow=["*"]).body)["root"] == {ID: PSEUDONYM, METADATA: FULL}
 
 
 def test_what_is_emitted_is_the_pseudonym() -> None:
@@ -222,7 +232,7 @@ def test_the_keys_of_a_request_are_those_of_its_beginning() -> None:
         asked.append(None)
         return parse_keys(DATA["keys"])
 
-    stage = Pseudonymizing(keys, None)  # type: ignore[arg-type]  # counts beside what it returns
+    stage = Pseudonymizing(keys, AllowedMetadata([]))  # type: ignore[arg-type]  # counts beside what it returns
     stage(request(root("a", neatlogs__end_user__id="u_1"), root("b", neatlogs__end_user__id="u_2")), EndUserPolicy())
     assert len(asked) == 1
 

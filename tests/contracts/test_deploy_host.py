@@ -13,12 +13,14 @@ import pytest
 from neatlogs_processor.service import _LAST_SECONDS
 from neatlogs_processor.settings import entries, load
 from support.manifests import DEPLOY
-from support.proxies import FILES, Behind, Proxy, configuration, program_of
+from support.proxies import FILES, Behind, Proxy, configuration, free_ports, nginx, program_of
 
 REPOSITORY = DEPLOY.parent
 UNIT = DEPLOY / "systemd" / "neatlogs-processor.service"
 PROGRAM = "/opt/neatlogs/bin/neatlogs-processor"
 DOCKERFILE = REPOSITORY / "processor" / "Dockerfile"
+
+BEHIND = [Behind(1, 2, 3), Behind(4, 5, 6), Behind(7, 8, 9)]
 
 MOST_EXPOSED = 2.0
 """Of ten, by systemd's own measure; what nobody restricted has more than nine."""
@@ -104,34 +106,19 @@ def test_a_proxy_takes_its_file_as_it_stands(name: str, tmp_path: Path) -> None:
     path = program_of(name)
     if path is None:
         pytest.skip(f"{name} is not installed")
-    if name == "nginx":
-        own = f"pid {tmp_path}/nginx.pid; error_log {tmp_path}/error.log;"
-        command = [
-            path,
-            "-t",
-            "-q",
-            "-p",
-            str(tmp_path),
-            "-e",
-            f"{tmp_path}/error.log",
-            "-c",
-            str(FILES[name]),
-            "-g",
-            own,
-        ]
-    else:
-        command = [path, "-c", "-q", "-f", str(FILES[name])]
+    file = tmp_path / FILES[name].name
+    file.write_text(configuration(name, BEHIND, Proxy(*free_ports(2)), tmp_path), encoding="utf-8")
+    command = [*nginx(path, file, tmp_path), "-t", "-q"] if name == "nginx" else [path, "-c", "-q", "-f", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_tests_change_addresses_alone(name: str) -> None:
-    """What the tests run is the file of deploy/load-balancing, line for line, but for addresses."""
-    behind = [Behind(1, 2, 3), Behind(4, 5, 6), Behind(7, 8, 9)]
-    ours = configuration(name, behind, Proxy(10, 11)).splitlines()
+def test_tests_change_addresses_alone(name: str, tmp_path: Path) -> None:
+    """What the tests run is the file of deploy/load-balancing, line for line, but for addresses and folders."""
+    ours = configuration(name, BEHIND, Proxy(10, 11), tmp_path).splitlines()
     theirs = FILES[name].read_text(encoding="utf-8").splitlines()
     assert len(ours) == len(theirs)
     different = [one for one, other in zip(theirs, ours, strict=True) if one != other]
-    assert len(different) == 8
-    assert all(re.search(r"^\s+(server|listen|bind) ", line) for line in different)
+    assert len([line for line in different if line != "http {"]) == 8
+    assert all(re.search(r"^\s+(server|listen|bind) |^http {$", line) for line in different)

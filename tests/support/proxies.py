@@ -51,12 +51,19 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def configuration(name: str, behind: Sequence[Behind], proxy: Proxy) -> str:
-    """Return a proxy's file with these addresses instead of those of the example, and nothing else changed."""
+def configuration(name: str, behind: Sequence[Behind], proxy: Proxy, folder: Path) -> str:
+    """Return a proxy's file with these addresses instead of those of the example, and files in a folder of the test.
+
+    Nothing else is changed.
+    """
     lines = FILES[name].read_text(encoding="utf-8").splitlines()
     found: list[str] = []
     for line in lines:
         server = re.match(r"\s+server \D*10\.0\.0\.(\d+):(4317|4318)", line)
+        if line == "http {":
+            # Where it was installed, root alone may write.
+            kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            line += "".join(f" {kind}_temp_path {folder}/{kind};" for kind in kinds)
         if server is None:
             line = re.sub(r"(listen |bind :)4317\b", lambda match: f"{_loopback(match[1])}{proxy.grpc}", line)
             line = re.sub(r"(listen |bind :)4318\b", lambda match: f"{_loopback(match[1])}{proxy.http}", line)
@@ -72,6 +79,12 @@ def configuration(name: str, behind: Sequence[Behind], proxy: Proxy) -> str:
     return "\n".join(found) + "\n"
 
 
+def nginx(path: str, file: Path, folder: Path) -> list[str]:
+    """Return the command that runs nginx with a file in the foreground, and lets it write into a folder alone."""
+    own = f"daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;"
+    return [path, "-p", str(folder), "-c", str(file), "-e", f"{folder}/error.log", "-g", own]
+
+
 @contextlib.asynccontextmanager
 async def proxy(name: str, behind: Sequence[Behind], folder: Path) -> AsyncIterator[Proxy]:
     """Run a proxy in front of processors until the block ends."""
@@ -80,13 +93,9 @@ async def proxy(name: str, behind: Sequence[Behind], folder: Path) -> AsyncItera
     grpc, http = free_ports(2)
     running = Proxy(grpc, http)
     file = folder / FILES[name].name
-    file.write_text(configuration(name, behind, running), encoding="utf-8")
-    if name == "nginx":
-        # A test's process is no daemon, and writes where the test may.
-        own = f"daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;"
-        command = [path, "-p", str(folder), "-c", str(file), "-e", f"{folder}/error.log", "-g", own]
-    else:
-        command = [path, "-db", "-f", str(file)]
+    file.write_text(configuration(name, behind, running, folder), encoding="utf-8")
+    # Neither becomes a daemon.
+    command = [path, "-db", "-f", str(file)] if name == "haproxy" else nginx(path, file, folder)
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,

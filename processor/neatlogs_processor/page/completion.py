@@ -8,6 +8,7 @@ from typing import Final
 from neatlogs_processor.query import text
 from neatlogs_processor.query.fields import FIELDS, METADATA, STATUSES, Field, Kind, Operator
 from neatlogs_processor.query.filters import MAX_VALUE_CHARS
+from neatlogs_processor.query.pseudonyms import PseudonymousReader
 from neatlogs_processor.query.reader import TraceReader
 from neatlogs_processor.query.view import View
 
@@ -56,19 +57,22 @@ def complete(reader: TraceReader, view: View, typed: str, *, now: int) -> Propos
             items, start = _keys(reader, view, key, now), len(typed) - len(key)
         else:
             space = "" if typed[:start].endswith((" ", "\t")) else " "
-            items = [Proposal(f"{space}{words} ") for words in _operators(spot.field, prefix)]
+            items = [Proposal(f"{space}{words} ") for words in _operators(reader, spot.field, prefix)]
     elif spot.part is text.Part.VALUE and spot.field is not None:
         # What follows "is" may still become "is not" or "is any of".
-        longer = [words[3:] for words in _operators(spot.field, f"is {prefix}")] if spot.operator is Operator.IS else []
+        is_is = spot.operator is Operator.IS
+        longer = [words[3:] for words in _operators(reader, spot.field, f"is {prefix}")] if is_is else []
         items = _values(reader, view, spot.field, prefix, now) + [Proposal(f"{words} ") for words in longer]
     elif "and".startswith(prefix.lower()):
         items = [Proposal("and ", "another filter")]
     return Proposals(start, tuple(items[:LIMIT]))
 
 
-def _operators(field: Field, prefix: str) -> list[str]:
+def _operators(reader: TraceReader, field: Field, prefix: str) -> list[str]:
     wanted = prefix.lower()
-    return [words for words in text.operators_of(field) if words.startswith(wanted) and words != wanted.strip()]
+    # Where end users are pseudonyms, some of their operators are refused.
+    known = reader.operators_of(field) if isinstance(reader, PseudonymousReader) else text.operators_of(field)
+    return [words for words in known if words.startswith(wanted) and words != wanted.strip()]
 
 
 def _fields(reader: TraceReader, view: View, prefix: str, now: int) -> list[Proposal]:

@@ -31,6 +31,7 @@ from neatlogs_processor.query.results import (
     UserRow,
     ValueCount,
 )
+from neatlogs_processor.query.text import operators_of
 from neatlogs_processor.query.view import View
 
 _END_USER: Final = "end_user"
@@ -86,6 +87,11 @@ class PseudonymousReader:
     def __init__(self, reader: TraceReader, keys: Callable[[], PseudonymKeys]) -> None:
         self._reader = reader
         self._keys = keys
+
+    @staticmethod
+    def operators_of(field: Field) -> tuple[str, ...]:
+        """Return the operators that go with a field here, as they are offered."""
+        return _ANSWERED if field.name == _END_USER else operators_of(field)
 
     def _asked(self, view: View) -> View:
         return with_lookups(view, self._keys())

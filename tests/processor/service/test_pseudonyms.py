@@ -151,6 +151,9 @@ async def test_parts_of_ids_cannot_be_asked_for(key_file: Path, tmp_path: Path, 
         for path in ("/live", "/user"):
             assert (await ask(processor.admin, path, filter=typed)).status_code == 400
         assert await found(processor.admin, f"workflow {operator} u_8") == []
+        for field, proposed in (("end_user", False), ("workflow", True)):
+            offered = await ask(processor.admin, "/complete", text=f"{field} ")
+            assert (f"{operator} " in {one["text"] for one in offered.json()["items"]}) == proposed
 
 
 async def test_more_ids_than_can_be_looked_up_are_refused(key_file: Path, tmp_path: Path) -> None:

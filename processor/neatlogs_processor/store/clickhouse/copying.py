@@ -77,6 +77,7 @@ class Copying:
         client: Of the database.
         said: Is told how far it is, now and then.
         clock: Returns seconds.
+        batch_spans: How many spans go in together, at least.
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class Copying:
         *,
         said: Callable[[Cursor], object],
         clock: Callable[[], float] = time.monotonic,
+        batch_spans: int = BATCH_SPANS,
     ) -> None:
         self._source = source
         self._client = client
         self._name = f"copy sqlite:{path.resolve()}"
         self._said = said
         self._clock = clock
+        self._batch_spans = batch_spans
 
     def cursor(self) -> Cursor:
         """Return from where it goes on: from the beginning, if the source is another store than the last time.
@@ -176,7 +179,7 @@ class Copying:
                     self._add(batch, number)
                 except ValueError:
                     cursor.damaged += 1
-                if len(batch.rows) >= BATCH_SPANS or batch.size >= BATCH_BYTES:
+                if len(batch.rows) >= self._batch_spans or batch.size >= BATCH_BYTES:
                     yield batch
                     batch = _Batch()
         if batch.traces:

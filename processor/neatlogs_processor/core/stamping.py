@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final, NamedTuple
 
 from neatlogs_processor.core.attributes import read_key
 from neatlogs_processor.core.policy import names_somebody
 from neatlogs_processor.core.schema import END_USER_ID, END_USER_METADATA, LEN, NAMESPACE, SESSION_ID, SPAN
-from neatlogs_processor.core.sought import Sought
+from neatlogs_processor.core.sought import Search, Sought, scan_span
 from neatlogs_processor.core.span_heads import Head
 from neatlogs_processor.core.strict import read_key_value
 from neatlogs_processor.core.wire import encode_len, fields
@@ -83,17 +84,28 @@ def read_owner(head: Head, span: bytes, keys: Sought = INHERITED) -> Owner:
 
 def _find(span: bytes, keys: Sought) -> dict[bytes, bytes]:
     """Find attributes of a span, and return the `KeyValue` of each by its key, in the order of the span."""
+    try:
+        scanned = scan_span(span, 0, len(span), Search(span, keys)).found
+        read = [(key, plain or span[start:end]) for _, _, start, end, key, plain in scanned]
+    except (MalformedOtlpError, IndexError):
+        # Something in it cannot be read, and nobody asked it to be readable: the rest counts.
+        read = _readable(span)
     found: dict[bytes, bytes] = {}
+    for key, attribute in read:
+        if key in keys:
+            found.setdefault(key, attribute)
+    return found
+
+
+def _readable(span: bytes) -> list[tuple[bytes, bytes]]:
+    """Key and `KeyValue` of all attributes that can be read."""
+    read = []
     for field in fields(span, 0, len(span), refuse_groups=False):
         if field.number == SPAN.attributes and field.wire_type == LEN:
-            try:
+            with contextlib.suppress(MalformedOtlpError):
                 key, plain = read_key(span, field.start, field.end)
-            except MalformedOtlpError:
-                # Nobody can read it, and nobody asked it to be readable.
-                continue
-            if key in keys:
-                found.setdefault(key, plain or span[field.start : field.end])
-    return found
+                read.append((key, plain or span[field.start : field.end]))
+    return read
 
 
 def _names_somebody(attribute: bytes | None) -> bool:

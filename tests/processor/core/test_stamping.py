@@ -95,9 +95,9 @@ def test_of_attributes_that_stand_twice_the_first_is_inherited() -> None:
 
 
 def test_attributes_that_nobody_can_read_are_passed_over() -> None:
-    """A broken attribute beside the identity, which nobody asked to be readable, costs nothing."""
-    broken = field(9, LEN, b"\x0a\x7f")
-    span = broken + root(neatlogs__end_user__id="u_1").SerializeToString()
+    """A broken attribute beside the identity, which nobody asked to be readable, costs nothing, whatever it quotes."""
+    broken = field(9, LEN, b"\x0a\x7fneatlogs.session.id")
+    span = broken + root(other="x", neatlogs__end_user__id="u_1").SerializeToString()
     owner = read_owner(Head(TRACE, ROOT, 1, b""), span)
     given = Span.FromString(Stamp(owner.attributes).on(b"")).attributes
     assert {one.key: one.value.string_value for one in given} == ID

@@ -88,10 +88,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         }
     },
     "tls and tokens": {
-        "tlsSecret": {"name": "tls"},
-        "authTokensSecret": {"name": "clients"},
-        "pageTokenSecret": {"name": "page"},
-        "config": {"allow_insecure": [], "tls_client_ca_file": "/etc/neatlogs-processor/tls/ca.crt"},
+        "secretFiles": {
+            "tls_cert_file": {"secret": "tls", "key": "tls.crt"},
+            "tls_key_file": {"secret": "tls", "key": "tls.key"},
+            "tls_client_ca_file": {"secret": "tls", "key": "ca.crt"},
+            "auth_tokens_file": {"secret": "clients", "key": "tokens"},
+            "page_token_file": {"secret": "page", "key": "token"},
+        },
+        "config": {"allow_insecure": []},
     },
     "without HTTP": {"config": {"http_listen": "none"}},
     "a fixed number": {"autoscaling": {"enabled": False}, "replicas": 5},
@@ -110,12 +114,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a store and its page": {
         "mode": "statefulset",
         "replicas": 1,
-        "pageTokenSecret": {"name": "page"},
+        "secretFiles": {"page_token_file": {"secret": "page", "key": "token"}},
         "config": {
             "upstream_endpoint": None,
             "store": "/var/lib/neatlogs/traces.db",
             "allowed_hosts": ["*.example.com"],
         },
+    },
+    "a store that all share": {
+        "secretFiles": {"store_password_file": {"secret": "clickhouse", "key": "password"}},
+        "config": {"upstream_endpoint": None, "store": "clickhouses://traces@clickhouse.example.com:8443/otel"},
+        "networkPolicy": {"upstream": {"ports": [{"port": 8443, "protocol": "TCP"}]}},
     },
     "whom the operator of Prometheus asks": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
     "somewhere else": {
@@ -168,6 +177,8 @@ def test_settings_become_flags_as_the_processor_reads_them(chart: Any, tmp_path:
         ({"config": {"upstream_endpont": "a:1"}}, "upstream_endpont"),
         ({"config": {"upstream_headers": "x-api-key=k"}}, "upstream_headers"),
         ({"config": {"explain": "yes"}}, "explain"),
+        ({"secretFiles": {"upstream_header_file": {"secret": "s", "key": "k"}}}, "upstream_header_file"),
+        ({"secretFiles": {"auth_tokens_file": {"secret": "s"}}}, "key"),
         ({"mode": "job"}, "mode"),
         ({"replica": 3}, "replica"),
     ],

@@ -62,7 +62,7 @@ async def test_the_processor_starts_with_them_and_answers_the_probes(tmp_path: P
     """The flags of the gateway with a queue, on loopback and free ports, make a processor that is ready and lives."""
     described = container(manifests("statefulset.yaml"))
     (tmp_path / "headers").write_text("x-api-key=k\n", encoding="utf-8")
-    replaced = {"/var/lib/neatlogs": str(tmp_path), "/etc/neatlogs-processor/upstream": str(tmp_path)}
+    replaced = {"/var/lib/neatlogs": str(tmp_path), "/etc/neatlogs-processor/upstream-headers": str(tmp_path)}
     arguments = []
     for argument in described["args"]:
         for there, here in replaced.items():

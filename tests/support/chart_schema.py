@@ -38,10 +38,17 @@ def _setting(entry: Entry) -> dict[str, Any]:
     return {"type": kinds}
 
 
+def _is_file(name: str) -> bool:
+    return name.endswith("_file")
+
+
 def schema() -> dict[str, Any]:
     """Return the schema."""
     # What is secret comes from a file: values are kept in the cluster where many can read them.
     config = {entry.name: _setting(entry) for entry in entries() if not entry.meta.secret}
+    files = {
+        name: _object(secret=_TEXT, key=_TEXT) | {"required": ["secret", "key"]} for name in config if _is_file(name)
+    }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         **_object(
@@ -51,10 +58,7 @@ def schema() -> dict[str, Any]:
             nameOverride=_TEXT,
             fullnameOverride=_TEXT,
             config=_object(**config),
-            upstreamHeadersSecret=_object(name=_TEXT, key=_TEXT),
-            authTokensSecret=_object(name=_TEXT, key=_TEXT),
-            pageTokenSecret=_object(name=_TEXT, key=_TEXT),
-            tlsSecret=_object(name=_TEXT),
+            secretFiles=_object(**files),
             replicas=_NUMBER,
             autoscaling=_object(
                 enabled=_SWITCH,

@@ -43,18 +43,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* The settings as flags. Files of secrets are where the volumes are mounted. */}}
 {{- define "neatlogs-processor.args" -}}
 {{- $config := deepCopy .Values.config }}
-{{- if .Values.upstreamHeadersSecret.name }}
-{{- $_ := set $config "upstream_headers_file" (printf "/etc/neatlogs-processor/upstream/%s" .Values.upstreamHeadersSecret.key) }}
-{{- end }}
-{{- if .Values.authTokensSecret.name }}
-{{- $_ := set $config "auth_tokens_file" (printf "/etc/neatlogs-processor/clients/%s" .Values.authTokensSecret.key) }}
-{{- end }}
-{{- if .Values.pageTokenSecret.name }}
-{{- $_ := set $config "page_token_file" (printf "/etc/neatlogs-processor/page/%s" .Values.pageTokenSecret.key) }}
-{{- end }}
-{{- if .Values.tlsSecret.name }}
-{{- $_ := set $config "tls_cert_file" "/etc/neatlogs-processor/tls/tls.crt" }}
-{{- $_ := set $config "tls_key_file" "/etc/neatlogs-processor/tls/tls.key" }}
+{{- range $key, $file := .Values.secretFiles }}
+{{- $_ := set $config $key (printf "/etc/neatlogs-processor/%s/%s" (include "neatlogs-processor.volume" $key) $file.key) }}
 {{- end }}
 {{- range $key := keys $config | sortAlpha }}
 {{- $value := get $config $key }}
@@ -71,12 +61,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{- /* Secrets that are mounted: name of the volume, of its folder, and of the secret. */}}
-{{- define "neatlogs-processor.secrets" -}}
-{{- $found := list }}
-{{- if .Values.upstreamHeadersSecret.name }}{{ $found = append $found (dict "volume" "upstream" "secret" .Values.upstreamHeadersSecret.name) }}{{ end }}
-{{- if .Values.authTokensSecret.name }}{{ $found = append $found (dict "volume" "clients" "secret" .Values.authTokensSecret.name) }}{{ end }}
-{{- if .Values.pageTokenSecret.name }}{{ $found = append $found (dict "volume" "page" "secret" .Values.pageTokenSecret.name) }}{{ end }}
-{{- if .Values.tlsSecret.name }}{{ $found = append $found (dict "volume" "tls" "secret" .Values.tlsSecret.name) }}{{ end }}
-{{- toJson $found }}
+{{- /* The volume of a setting that names a file: upstream_headers_file is in upstream-headers. */}}
+{{- define "neatlogs-processor.volume" -}}
+{{- . | trimSuffix "_file" | replace "_" "-" }}
 {{- end }}

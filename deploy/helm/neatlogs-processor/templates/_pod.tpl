@@ -1,6 +1,5 @@
 {{- /* The pod, the same whatever it belongs to. */}}
 {{- define "neatlogs-processor.pod" -}}
-{{- $secrets := fromJsonArray (include "neatlogs-processor.secrets" .) }}
 {{- $stateful := eq .Values.mode "statefulset" }}
 metadata:
   labels:
@@ -81,24 +80,24 @@ spec:
         readOnlyRootFilesystem: true
         capabilities:
           drop: [ALL]
-      {{- if or $secrets $stateful }}
+      {{- if or .Values.secretFiles $stateful }}
       volumeMounts:
         {{- if $stateful }}
         - name: data
           mountPath: {{ .Values.persistence.mountPath }}
         {{- end }}
-        {{- range $secrets }}
-        - name: {{ .volume }}
-          mountPath: /etc/neatlogs-processor/{{ .volume }}
+        {{- range $key, $_ := .Values.secretFiles }}
+        - name: {{ include "neatlogs-processor.volume" $key }}
+          mountPath: /etc/neatlogs-processor/{{ include "neatlogs-processor.volume" $key }}
           readOnly: true
         {{- end }}
       {{- end }}
-  {{- with $secrets }}
+  {{- with .Values.secretFiles }}
   volumes:
-    {{- range . }}
-    - name: {{ .volume }}
+    {{- range $key, $file := . }}
+    - name: {{ include "neatlogs-processor.volume" $key }}
       secret:
-        secretName: {{ .secret }}
+        secretName: {{ $file.secret }}
         {{- /* For the processor's group alone. */}}
         defaultMode: 0440
     {{- end }}

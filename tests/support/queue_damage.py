@@ -11,9 +11,10 @@ from pathlib import Path
 from neatlogs_processor.core.request import Request, Signal
 from neatlogs_processor.queue.directory import QueueDirectory
 from neatlogs_processor.queue.file import QueueFile
+from neatlogs_processor.queue.journal import Journal
 from neatlogs_processor.queue.reading import DamagedRowError
-from neatlogs_processor.queue.recovery import open_or_recover
 from neatlogs_processor.queue.rows import row_of
+from neatlogs_processor.queue.stock import open_stock
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Specimen:
 
 
 def specimen(folder: Path, *, requests: int = 40, size: int = 3_000) -> Specimen:
-    """Make a queue as a killed processor leaves it: most requests in the file, the last ones only in the log."""
+    """Make a queue as a killed processor leaves it: most requests in the file, some in the log, the last in the journal."""
     chance = random.Random(7)  # noqa: S311  # the same in every run
     made, left = folder / "made", folder / "left"
     directory = QueueDirectory(made)
@@ -45,9 +46,14 @@ def specimen(folder: Path, *, requests: int = 40, size: int = 3_000) -> Specimen
             bodies[number] = body
             if number == requests * 3 // 4:
                 file.checkpoint()
+        journal = Journal(directory.journal)
+        for number in range(requests + 1, requests + 1 + requests // 10):
+            bodies[number] = chance.randbytes(chance.randint(1, size))
+            journal.keep([row_of(Request(Signal.TRACES, bodies[number]), number, 1_000.0 + number)], lambda _: True)
         # Copied while it is open: closing would move the log into the file.
         shutil.copytree(made, left)
         file.close()
+        journal.close()
     finally:
         directory.close()
     return Specimen(left, bodies)
@@ -57,19 +63,19 @@ def surviving(folder: Path) -> ItemsView[int, bytes]:
     """Open a queue, whatever was done to it, and return what it would deliver."""
     directory = QueueDirectory(folder)
     try:
-        file, _ = open_or_recover(directory)
+        stock, _ = open_stock(directory)
         try:
             found: dict[int, bytes] = {}
-            for entry in file.everything(dead=False):
+            for entry in stock.waiting(Signal.TRACES, after=0, limit=1_000):
                 try:
-                    content = file.body(entry.id)
+                    content = stock.body(entry.id)
                 except DamagedRowError:
                     continue
                 if content is not None:
                     found[entry.id] = content[0]
             return found.items()
         finally:
-            file.close()
+            stock.close()
     finally:
         directory.close()
 

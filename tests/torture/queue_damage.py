@@ -1,7 +1,7 @@
 """Damage a queue at every offset: it opens each time, and holds nothing that was not acknowledged.
 
-Every byte of the log's tail and of the file's first page is turned over, both are cut off at every offset, and a
-sample of all other offsets is treated the same.
+Every byte of the log's tail, of the file's first page and of the journal is turned over, they are cut off at every
+offset, and a sample of all other offsets is treated the same.
 
     python tests/torture/queue_damage.py
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 # A script's path begins with its own folder; what the tests share lies one up.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from neatlogs_processor.queue.directory import database_in
+from neatlogs_processor.queue.directory import database_in, journal_in
 from support.queue_damage import Specimen, flipped, specimen, surviving, truncated
 
 TAIL_FRAMES = 3
@@ -33,11 +33,14 @@ FIRST_PAGE = 16 * 1024
 def torture(sound: Specimen, folder: Path, step: int) -> bool:
     """Damage copies, print the figures and say whether all is well."""
     well = True
-    for suffix in ("", "-wal"):
-        name = database_in(sound.folder).name + suffix
+    database = database_in(sound.folder).name
+    for name in (database, f"{database}-wal", journal_in(sound.folder)[0].name):
         size = (sound.folder / name).stat().st_size
-        exact = range(size - TAIL_FRAMES * FRAME_BYTES, size) if suffix else range(FIRST_PAGE)
-        chance = random.Random(suffix)  # noqa: S311  # the same in every run
+        if name == database:
+            exact = range(FIRST_PAGE)
+        else:
+            exact = range(max(0, size - TAIL_FRAMES * FRAME_BYTES), size)
+        chance = random.Random(name)  # noqa: S311  # the same in every run
         chosen = sorted({*exact[::step], *chance.sample(range(size), min(size, 2_000 // step))})
         for damage in (flipped, truncated):
             begun = time.monotonic()

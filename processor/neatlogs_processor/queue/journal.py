@@ -56,13 +56,13 @@ class Journal:
 
     def __init__(self, paths: tuple[Path, Path], *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._paths = paths
+        self._is_new = True
         self._segment_bytes = segment_bytes
         self._turn_bytes = min(TURN_BYTES, segment_bytes // 2)
         self._files: list[int] = []
         try:
             for path in paths:
                 self._files.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            _sync_folder(paths[0].parent)
             contents = [_contents(file) for file in self._files]
             self._sizes = [os.fstat(file).st_size for file in self._files]
         except BaseException:
@@ -144,6 +144,10 @@ class Journal:
         file = self._files[self._active]
         self._write(pieces)
         _sync(file)
+        if self._is_new:
+            # Or nobody would find the files after the machine lost power.
+            _sync_folder(self._paths[0].parent)
+            self._is_new = False
         self._written(end)
         self._synced = end
         for place in placed:
@@ -338,7 +342,7 @@ def _write_all(file: int, pieces: list[bytes], at: int) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make sure that new files are found after the machine lost power."""
+    """Put the names of new files on the disk."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -31,7 +31,7 @@ class Specimen:
 
 
 def specimen(folder: Path, *, requests: int = 40, size: int = 3_000) -> Specimen:
-    """Make a queue as a killed processor leaves it: most requests in the file, some in the log, the last in the journal."""
+    """Make a queue as a killed processor leaves it: most in the file, some in the log, the last in the journal."""
     chance = random.Random(7)  # noqa: S311  # the same in every run
     made, left = folder / "made", folder / "left"
     directory = QueueDirectory(made)

@@ -19,12 +19,16 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from neatlogs_processor.core.policy import Place
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.exposition import Exposition, described
+from neatlogs_processor.holding.memory import EVICTED, NO_END_USER, STAMPED, TIMED_OUT
+from neatlogs_processor.holding.sorting import NO_TRACE_ID, ROOT
 from neatlogs_processor.telemetry import QUEUE_OUTCOMES, Telemetry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ALERTS = REPOSITORY / "deploy" / "prometheus" / "alerts.yaml"
 ALERTS_TEST = REPOSITORY / "tests" / "data" / "prometheus" / "alerts.test.yaml"
 DASHBOARD = REPOSITORY / "deploy" / "grafana" / "dashboard.json"
+
+INHERIT_OUTCOMES = (STAMPED, NO_END_USER, TIMED_OUT, EVICTED, ROOT, NO_TRACE_ID)
 
 # What Prometheus itself puts on every series of a target.
 OF_TARGETS = {"job", "instance"}
@@ -126,7 +130,7 @@ def words_of_errors() -> set[str]:
         if isinstance(node, ast.Assign)
         and any(isinstance(one, ast.Name) and one.id == "reason" for one in node.targets)
     }
-    return reasons | {"ok", "client_gone", *QUEUE_OUTCOMES}
+    return reasons | {"ok", "client_gone", *QUEUE_OUTCOMES, *INHERIT_OUTCOMES}
 
 
 WORDS = {

@@ -24,7 +24,7 @@ ALERTS = DEPLOY / "prometheus" / "alerts.yaml"
 DASHBOARD = DEPLOY / "grafana" / "dashboard.json"
 
 # What has nothing to show here: there is neither trouble nor a queue nor a store.
-EMPTY = re.compile(r"queue_(waiting|oldest|dead|bytes)|store_|http_refused|spans_refused")
+EMPTY = re.compile(r"queue_(waiting|oldest|dead|bytes)|inherit_|store_|http_refused|spans_refused")
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,8 @@ from tests.bench import core, growth, latency, pictures, wire
 from tests.bench.contestants import COLLECTOR, COLLECTOR_NAME, DECODE, DIRECT, NAMES, OURS, PASSTHROUGH, QUEUE
 from tests.bench.payloads import Kind
 
-PARTS = ("core", "proxies", "latency", "growth")
+PARTS = ("core", "proxies", "queue", "latency", "growth")
+_SUSTAINED_SPANS = 65_536
 _NOT_MEASURED = "not measured"
 
 
@@ -43,6 +44,8 @@ def main() -> None:
         _core()
     if "proxies" in parts:
         _proxies(shapes, rounds, arguments.spans)
+    if "queue" in parts:
+        _queue(arguments.rounds or 5)
     if "latency" in parts:
         _latency([("llm", 512), ("service", 16)], samples=2_000 if arguments.full else 500)
     if "growth" in parts:
@@ -90,6 +93,22 @@ def _proxies(shapes: list[wire.Shape], rounds: int, spans_a_round: int) -> None:
         rates = {name: wire.middle(figures[name].rate) for name in (OURS, QUEUE) if name in figures}
         print(
             f"{head} | durable queue: throughput of synchronous | | | | | {rates[QUEUE] / rates[OURS]:.2f}x | |",
+            flush=True,
+        )
+
+
+def _queue(rounds: int) -> None:
+    print("\n### The durable queue\n\nBeside the synchronous mode, in longer rounds: until everything is delivered.\n")
+    _head("Spans", "synchronous: CPU", "queue: CPU", "synchronous: spans/s", "queue: spans/s", "CPU", "throughput")
+    for shape, figures in wire.run(
+        wire.first_shapes(), rounds=rounds, spans_a_round=_SUSTAINED_SPANS, names=(OURS, QUEUE)
+    ):
+        ours, queue = figures[OURS], figures[QUEUE]
+        cpu, queue_cpu = wire.middle(ours.cpu), wire.middle(queue.cpu)
+        rate, queue_rate = wire.middle(ours.rate), wire.middle(queue.rate)
+        print(
+            f"| {shape.spans} {shape.kind} | {cpu:.1f} | {queue_cpu:.1f} | {rate:.0f} | {queue_rate:.0f}"
+            f" | {queue_cpu / cpu:.2f}x | {queue_rate / rate:.2f}x |",
             flush=True,
         )
 

@@ -269,17 +269,12 @@ class ClickHouseServer:
         """End it as a loss of power does."""
         self._process.kill()
         self._process.wait(WAIT_SECONDS)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     def restart(self) -> None:
         """Start it again, at the same port, with what it stored."""
         self._process, self.port = _start(self.path, self.port, self.password)
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait(WAIT_SECONDS)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
 
 
 @contextlib.contextmanager
@@ -291,7 +286,7 @@ def clickhouse_server(*, password: str = "") -> Iterator[ClickHouseServer]:
     try:
         yield server
     finally:
-        server.close()
+        server.kill()
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,6 +121,9 @@ def connect(login: ClickHouseLogin, *, database: str | None = None, patience: fl
         raise ConfigError(
             "--store clickhouse://... needs a package that is not installed: pip install 'neatlogs-otel[clickhouse]'"
         ) from None
+    # Both log what they do again, with its URL; we say what matters of it.
+    for name in ("clickhouse_connect", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # A session would make its statements wait for each other.
     common.set_setting("autogenerate_session_id", False)
     address = login.address

@@ -191,7 +191,7 @@ async def test_the_command_says_how_far_it_is_and_that_it_was_verified(path: Pat
     finished = await run(*words)
     assert finished.code == 0, finished.stderr
     assert finished.stdout == (
-        "40 traces with 100 spans copied\nverified: 40 traces with 100 spans are the same in both\n"
+        "40 traces with 100 spans copied\nverified: 40 traces with 100 spans are the same in both"
     )
     assert "going on behind the 40 traces that were copied before" in (await run(*words)).stderr
 

@@ -23,7 +23,7 @@ from neatlogs_otel._allowed_metadata import AllowedMetadata
 from neatlogs_otel._edited_span import EditedSpan, bounded
 from neatlogs_otel._identity import EndUser
 from neatlogs_otel._pseudonyms import PseudonymKeys, parse_keys
-from neatlogs_otel._warnings import logger, warn_once
+from neatlogs_otel._warnings import warn_once
 from neatlogs_otel.conventions import END_USER_ID, END_USER_METADATA, END_USER_SOURCE, is_identity_key, text_of
 
 KEY_FILE_VARIABLE: Final = "NEATLOGS_PSEUDONYMIZE_KEY_FILE"
@@ -204,7 +204,7 @@ def chosen(
         return Leaving(_read(by_variable, KEY_FILE_VARIABLE), allowed)
     except ValueError as error:
         # Whoever changes the environment of a service must not be able to stop it, nor to undress its end users.
-        logger.error("No end user leaves this process: %s.", error)
+        warn_once("no_pseudonyms", str(error), "No end user leaves this process: %s.", error)
         return Leaving(None, allowed, nobody=True)
 
 

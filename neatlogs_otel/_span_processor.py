@@ -106,7 +106,12 @@ class EndUserSpanProcessor(SpanProcessor):
 def _warn_of_raw_identity(span: ReadableSpan) -> None:
     """Say so where a span has ended with identity that may not leave: an attribute set by hand since its start."""
     attributes = span.attributes or {}
-    if leaving().attributes(attributes) is not attributes:
+    try:
+        as_it_may_leave = leaving().attributes(attributes)
+    except Exception as error:  # noqa: BLE001 - what others wrote on the span must not cost the application its span
+        warn_once("internal", type(error), "%s while looking at a span that has ended.", type(error).__name__)
+        return
+    if as_it_may_leave is not attributes:
         warn_once(
             "raw_identity",
             span.name,

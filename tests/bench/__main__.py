@@ -63,6 +63,11 @@ def _core() -> None:
     for order, kind, identity, rival, ours in core.run_orders():
         print(f"| {order} | {kind} | {identity} | {rival:.2f} | {ours:.2f} | {rival / ours:.1f}x |")
 
+    print("\nBatches of 512 spans with what is accepted and emitted beside the rule.\n")
+    _head("Setting", "Spans", "They hold", f"{DECODE}, rule alone", "core, rule alone", "core, all")
+    for setting, kind, what, rival, rule, ours in core.run_stages():
+        print(f"| `{setting}` | {kind} | {what} | {rival:.2f} | {rule:.2f} | {ours:.2f} |")
+
 
 def _proxies(shapes: list[wire.Shape], rounds: int, spans_a_round: int) -> None:
     print("\n### Whole proxies\n")

@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable
 from statistics import median
 
+from neatlogs_processor.core.accepting import Accepting
+from neatlogs_processor.core.emitting import Emitting
+from neatlogs_processor.core.identity_keys import BACKENDS, SDKS
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.traces import enforce_traces
-from tests.bench.payloads import IDENTITIES, KINDS, request
+from neatlogs_processor.core.treatment import Treatment
+from tests.bench.payloads import IDENTITIES, KINDS, request, said_by_an_sdk
 from tests.bench.rivals import decode_edit_encode
 from tests.support.byte_orders import BYTE_ORDERS, in_byte_order
 
@@ -56,6 +60,39 @@ def run_orders() -> list[tuple[str, str, str, float, float]]:
                 ]
                 rival, ours = _interleaved(jobs, SPANS_A_ROUND // 512)
                 rows.append((order, kind, identity, rival / SPANS_A_ROUND * 1e6, ours / SPANS_A_ROUND * 1e6))
+    return rows
+
+
+def run_stages() -> list[tuple[str, str, str, float, float, float]]:
+    """Measure batches of 512 spans with what is accepted and emitted beside the rule.
+
+    Returns:
+        Setting, kind, what the request holds, and CPU-seconds a million spans: of decode + edit + encode for the rule
+        alone, of the core for the rule alone, and of the core with that setting.
+    """
+    accept = Treatment(_POLICY, accept=Accepting(SDKS["openinference"], strip=False))
+    strip = Treatment(_POLICY, accept=Accepting(SDKS["openinference"], strip=True))
+    emit = Treatment(_POLICY, emit=Emitting(BACKENDS["phoenix"]))
+    rows = []
+    for kind in KINDS:
+        nowhere, roots = request(kind, 512, "nowhere"), request(kind, 512, "roots")
+        shapes = [
+            ("--accept-from openinference", accept, "nothing to accept", nowhere),
+            ("--accept-from openinference", accept, "a user on the roots", said_by_an_sdk(nowhere, "roots")),
+            ("--accept-from openinference", accept, "a user on every span", said_by_an_sdk(nowhere, "every")),
+            ("the same, --accept-strip", strip, "a user on every span", said_by_an_sdk(nowhere, "every")),
+            ("--emit-for phoenix", emit, "no identity", nowhere),
+            ("--emit-for phoenix", emit, "identity on the roots", roots),
+            ("--emit-for phoenix", emit, "and a user on the children", said_by_an_sdk(roots, "children")),
+        ]
+        for setting, treatment, what, body in shapes:
+            jobs: list[Callable[[], object]] = [
+                lambda body=body: decode_edit_encode(body),
+                lambda body=body: enforce_traces(body, _POLICY),
+                lambda body=body, treatment=treatment: treatment(body),
+            ]
+            times = _interleaved(jobs, SPANS_A_ROUND // 512)
+            rows.append((setting, kind, what, *(seconds / SPANS_A_ROUND * 1e6 for seconds in times)))
     return rows
 
 

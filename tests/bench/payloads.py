@@ -83,6 +83,23 @@ def request(kind: Kind, spans: int, identity: Identity, *, seed: int = 7) -> byt
     ).SerializeToString()
 
 
+def said_by_an_sdk(body: bytes, where: Literal["roots", "children", "every"]) -> bytes:
+    """The request with user, session and metadata on these spans, under the keys of OpenInference."""
+    message = ExportTraceServiceRequest.FromString(body)
+    for resource_spans in message.resource_spans:
+        for scope_spans in resource_spans.scope_spans:
+            for span in scope_spans.spans:
+                if where == "every" or bool(span.parent_span_id) == (where == "children"):
+                    span.attributes.extend(
+                        (
+                            _string("user.id", "u_812"),
+                            _string("session.id", "s_1"),
+                            _string("metadata", '{"plan":"pro","region":"eu"}'),
+                        )
+                    )
+    return message.SerializeToString()
+
+
 def shaped(spans: int, *, attributes: int, value_bytes: int, hits: int, seed: int = 7) -> bytes:
     """A serialised trace request of a given shape, for pictures of how cost grows.
 

@@ -51,7 +51,7 @@ def emit(span: Span) -> Decided:
     put: dict[str, str] = {}
     if texts.get(ID, "").strip():
         put["user.id"] = texts[ID]
-        if METADATA in texts:
+        if texts.get(METADATA, "").strip():
             put["input.value"] = texts[METADATA]
             for name, member in (_object(texts[METADATA]) or {}).items():
                 if member is not None:

@@ -18,6 +18,10 @@ from neatlogs_processor.core.sought import Sought
 _SCRUBBED: Final = "[Scrubbed due to "
 
 
+# What a span may say of its own.
+_OWN: Final = Sought((SESSION_ID,), (NAMESPACE,))
+
+
 class Accepting:
     """Gives spans that own identity, and have none, the one that stands there under other keys.
 
@@ -35,7 +39,7 @@ class Accepting:
         self._metadata = [one for one in keys if one.carries in (Carries.METADATA, Carries.MEMBERS)]
         # A key that is listed for something else is not a member of the metadata, whatever it begins with.
         self._listed = frozenset(one.wire for one in keys if one.carries is not Carries.MEMBERS)
-        self._seek = sought_by(keys) | Sought((SESSION_ID,), (NAMESPACE,))
+        self._seek = sought_by(keys)
         self._strip = sought_by(keys) if strip else Sought()
 
     def __call__(self, body: bytes, policy: EndUserPolicy) -> Edited:
@@ -45,7 +49,7 @@ class Accepting:
             MalformedOtlpError: The framing around one of the keys does not add up, or what has to be read or edited
                 cannot be read.
         """
-        return edit_owners(body, policy, seek=self._seek, edit=self._edit, strip=self._strip)
+        return edit_owners(body, policy, seek=self._seek, edit=self._edit, strip=self._strip, beside=_OWN)
 
     def _edit(self, attributes: SpanAttributes) -> Changes | None:
         put: dict[bytes, str] = {}

@@ -305,5 +305,10 @@ def _set_once(data: bytes) -> bool:
 
 def encode_attribute(key: bytes, text: str) -> bytes:
     """Encode a `KeyValue` with a string value."""
-    value = encode_len(ANY_VALUE_STRING, text.encode())
+    value = text.encode()
+    if len(key) < 0x80 and len(value) < 0x7E:
+        # Every length takes one byte.
+        size = len(value)
+        return b"\x0a%c%b\x12%c\x0a%c%b" % (len(key), key, size + 2, size, value)
+    value = encode_len(ANY_VALUE_STRING, value)
     return encode_len(KEY_VALUE_KEY, key) + encode_len(KEY_VALUE_VALUE, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from neatlogs_processor.core.identity_keys import EVERY_SPANS_OWN, Carries, IdentityKey, sought_by
 from neatlogs_processor.core.metadata_text import member_texts
@@ -10,6 +11,9 @@ from neatlogs_processor.core.owner_spans import Changes, Edited, SpanAttributes,
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.schema import END_USER_ID, END_USER_METADATA, SESSION_ID
 from neatlogs_processor.core.sought import Sought
+
+# Without one of these there is nothing to emit.
+_IDENTITY: Final = Sought((END_USER_ID, SESSION_ID))
 
 
 class Emitting:
@@ -26,7 +30,7 @@ class Emitting:
     def __init__(self, keys: Sequence[IdentityKey]) -> None:
         self._keys = keys
         self._strip = sought_by(one for one in keys if one.key not in EVERY_SPANS_OWN)
-        self._seek = sought_by(keys) | Sought((END_USER_ID, END_USER_METADATA, SESSION_ID))
+        self._beside = sought_by(keys) | Sought((END_USER_METADATA,))
 
     def __call__(self, body: bytes, policy: EndUserPolicy) -> Edited:
         """Emit in an enforced request.
@@ -34,12 +38,12 @@ class Emitting:
         Raises:
             MalformedOtlpError: A container that has to be edited cannot be read.
         """
-        return edit_owners(body, policy, seek=self._seek, edit=self._edit, strip=self._strip)
+        return edit_owners(body, policy, seek=_IDENTITY, edit=self._edit, strip=self._strip, beside=self._beside)
 
     def _edit(self, attributes: SpanAttributes) -> Changes | None:
-        identity = attributes.identity()
-        end_user_id = identity.end_user_id
-        metadata = None if end_user_id is None else identity.values.get(END_USER_METADATA)
+        # One text for each key is what the rule has left.
+        end_user_id = attributes.usable(END_USER_ID)
+        metadata = None if end_user_id is None else attributes.usable(END_USER_METADATA)
         texts = {Carries.USER: end_user_id, Carries.METADATA: metadata, Carries.SESSION: attributes.usable(SESSION_ID)}
         put: dict[bytes, str] = {}
         for one in self._keys:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache, reduce
+from operator import or_
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 
@@ -24,6 +26,7 @@ from neatlogs_processor.core.attributes import (
     usual_string,
 )
 from neatlogs_processor.core.overrides import describe, service_name
+from neatlogs_processor.core.parents import is_child
 from neatlogs_processor.core.policy import (
     MAX_REPORTED_OVERRIDES,
     EndUserPolicy,
@@ -43,7 +46,7 @@ from neatlogs_processor.core.schema import (
     SPAN,
     in_namespace,
 )
-from neatlogs_processor.core.sought import Scanned, Search, Sought, scan_span
+from neatlogs_processor.core.sought import Scanned, Search, Sought, begins_as_child, scan_span
 from neatlogs_processor.core.strict import canonical, read_key_value, text_of
 from neatlogs_processor.core.wire import Editor, Field, encode_len, fields, read_field, read_varint
 from neatlogs_processor.errors import MalformedOtlpError
@@ -82,8 +85,10 @@ class SpanAttributes:
         Raises:
             MalformedOtlpError: The official reader cannot read it.
         """
-        for value in self.values(key):
-            text = text_of(END_USER_ID, value)
+        for _, _, start, end, _, plain in self._by_key.get(key, ()):
+            text = usual_string(self._buf, start, end, key) if plain is None else None
+            if text is None:
+                text = text_of(END_USER_ID, read_key_value(self._buf[start:end] if plain is None else plain).value)
             if text is not None and names_somebody(text):
                 return text
         return None
@@ -133,7 +138,15 @@ class Edited:
     invalid: int = 0
 
 
-def edit_owners(body: bytes, policy: EndUserPolicy, *, seek: Sought, edit: Edit, strip: Sought | None = None) -> Edited:
+def edit_owners(
+    body: bytes,
+    policy: EndUserPolicy,
+    *,
+    seek: Sought,
+    edit: Edit,
+    strip: Sought | None = None,
+    beside: Sought | None = None,
+) -> Edited:
     """Edit the spans of a serialised `ExportTraceServiceRequest` that own identity.
 
     Takes time in proportion to the request and to the number of needles, whatever it holds.
@@ -145,28 +158,39 @@ def edit_owners(body: bytes, policy: EndUserPolicy, *, seek: Sought, edit: Edit,
         edit: Returns what changes on it, or None. Has to leave alone what it has edited before, so that editing
             twice equals editing once.
         strip: Keys that are removed from all other spans.
+        beside: Keys that `edit` is shown too, on spans that are given to it for the others'. Searching whole requests
+            is what costs; these are searched for on owners alone.
 
     Raises:
         MalformedOtlpError: The framing around an occurrence of a key does not add up, or a container that has to be
             edited cannot be read. Of what this function does itself nothing else is ever raised.
     """
     try:
-        return _Editing(body, policy, seek, edit, strip or Sought()).run()
+        return _Editing(body, policy, seek, edit, strip or Sought(), beside or Sought()).run()
     except IndexError as error:
         # The fast loop reads tags and lengths without asking where the request ends.
         raise MalformedOtlpError("the request ends in the middle of a field") from error
 
 
+@lru_cache(maxsize=64)
+def _together(*some: Sought) -> Sought:
+    # Stages ask with the same few at every request.
+    return reduce(or_, some)
+
+
 class _Editing:
     """The work on one request."""
 
-    def __init__(self, body: bytes, policy: EndUserPolicy, seek: Sought, edit: Edit, strip: Sought) -> None:
+    def __init__(
+        self, body: bytes, policy: EndUserPolicy, seek: Sought, edit: Edit, strip: Sought, beside: Sought
+    ) -> None:
         self._body = body
         self._policy = policy
         self._edit = edit
         self._strip = strip
         self._editor = Editor(body)
-        self._search = Search(body, seek | strip)
+        self._search = Search(body, _together(seek, strip))
+        self._all = _together(seek, strip, beside)
         self._edited = Edited(body)
         # What is known of the resource at hand.
         self._resources: list[Field] = []
@@ -216,19 +240,26 @@ class _Editing:
     def _span(self, header: int, start: int, end: int) -> None:
         """Deal with a span that holds an occurrence of a key."""
         editor = self._editor
-        scanned = scan_span(editor.buf, start, end, self._search)
+        buf = editor.buf
+        child = begins_as_child(buf, start, end)
+        if child and not self._strip and not self._entry and is_child(buf[start:end]):
+            return
+        scanned = scan_span(buf, start, end, self._search if child else Search(buf, self._all, end))
         if not scanned.found:
             return
+        owns = self._owns(scanned)
         if scanned.ambiguous:
             # Where nothing would be done to the span, nobody asks it to be readable.
-            if self._owns(scanned) or any(attribute[4] in self._strip for attribute in scanned.found):
-                plain = canonical(SPAN, editor.buf[start:end])
+            if owns or any(attribute[4] in self._strip for attribute in scanned.found):
+                plain = canonical(SPAN, buf[start:end])
                 inner = Editor(plain)
-                again = scan_span(plain, 0, len(plain), Search(plain, self._search.sought))
+                again = scan_span(plain, 0, len(plain), Search(plain, self._all))
                 self._attributes(inner, again, 0, len(plain))
                 # Once more, because the official writer puts fields of a wrong wire type behind what was just added.
                 editor.put(header, start, end, canonical(SPAN, inner.result()))
             return
+        if owns and child:
+            scanned = scan_span(buf, start, end, Search(buf, self._all, end))
         mark = editor.open()
         self._attributes(editor, scanned, start, end)
         editor.close(mark, header, start, end)
@@ -245,15 +276,21 @@ class _Editing:
                 self._edited.changed += 1
                 _apply(editor, found, changes, end)
         elif self._strip:
-            removed = [attribute for attribute in found if attribute[4] in self._strip]
-            _apply(editor, found, Changes(removed={attribute[4] for attribute in removed}), end)
+            removed = []
+            for attribute in found:
+                tag, header, first, last, key, plain = attribute
+                if key in self._strip:
+                    editor.replace(tag, last)
+                    removed.append(attribute)
+                elif plain is not None:
+                    editor.put(header, first, last, plain)
             self._report(removed, editor.buf, start, end)
 
     def _report(self, removed: list[Found], buf: bytes, start: int, end: int) -> None:
         edited = self._edited
         edited.removed += len(removed)
         room = MAX_REPORTED_OVERRIDES - len(edited.overrides)
-        if removed and room:
+        if room and removed:
             edited.overrides += describe(Place.CHILD, removed[:room], buf, start, end, self._service_name())
 
     def _service_name(self) -> str:

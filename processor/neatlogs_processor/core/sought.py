@@ -6,15 +6,31 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from neatlogs_processor.core.attributes import Found, read_key
-from neatlogs_processor.core.schema import FIXED32, LEN, SPAN, SPAN_FLAGS, SPAN_PARENT_SPAN_ID
-from neatlogs_processor.core.spans import NO_HIT
-from neatlogs_processor.core.wire import fields, read_field, read_varint
+from neatlogs_processor.core.schema import (
+    FIXED32,
+    LEN,
+    SPAN,
+    SPAN_EVENTS,
+    SPAN_FLAGS,
+    SPAN_LINKS,
+    SPAN_PARENT_SPAN_ID,
+)
+from neatlogs_processor.core.spans import (
+    IDS,
+    LEN_ONCE,
+    NO_HIT,
+    PARENT_SPAN_ID,
+    SPAN_ID,
+    TIMES,
+    TRACE_ID,
+    VARINT_ONCE,
+)
+from neatlogs_processor.core.wire import fields, read_varint
 from neatlogs_processor.errors import MalformedOtlpError
 
-# One-byte tags of `Span`, field number << 3 | wire type: those that may stand once, and those that may repeat.
 _ATTRIBUTE: Final = SPAN.attributes << 3 | LEN
-_ONCE: Final = {number << 3 | kind: kind for number, kind in SPAN.wire_types.items() if number not in SPAN.repeated}
-_REPEATED: Final = frozenset(number << 3 | LEN for number in SPAN.repeated)
+_EVENT: Final = SPAN_EVENTS << 3 | LEN
+_LINK: Final = SPAN_LINKS << 3 | LEN
 _PARENT: Final = SPAN_PARENT_SPAN_ID << 3 | LEN
 
 
@@ -39,7 +55,7 @@ class Sought:
         self.needles: Final = tuple(shortest)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._keys or (bool(self._prefixes) and key.startswith(self._prefixes))
+        return key in self._keys or key.startswith(self._prefixes)
 
     def __bool__(self) -> bool:
         return bool(self.needles)
@@ -49,12 +65,19 @@ class Sought:
 
 
 class Search:
-    """The next occurrence of any needle in a buffer that is walked from its beginning to its end."""
+    """The next occurrence of any needle in a buffer, or a part of one, that is walked from its beginning to its end.
 
-    __slots__ = ("_buf", "_hits", "hit", "sought")
+    Args:
+        buf: The buffer.
+        sought: What is looked for.
+        end: Where the part ends; the end of the buffer unless told otherwise.
+    """
 
-    def __init__(self, buf: bytes, sought: Sought) -> None:
+    __slots__ = ("_buf", "_end", "_hits", "hit", "sought")
+
+    def __init__(self, buf: bytes, sought: Sought, end: int | None = None) -> None:
         self._buf = buf
+        self._end = len(buf) if end is None else end
         self.sought = sought
         self._hits = [-1] * len(sought.needles)
         self.hit = -1
@@ -63,11 +86,15 @@ class Search:
         """Where it is, or `NO_HIT`. Positions must not go backwards: each part is searched once."""
         if self.hit < pos:
             hits = self._hits
+            nearest = NO_HIT
             for at, needle in enumerate(self.sought.needles):
-                if hits[at] < pos:
-                    found = self._buf.find(needle, pos)
-                    hits[at] = NO_HIT if found < 0 else found
-            self.hit = min(hits, default=NO_HIT)
+                hit = hits[at]
+                if hit < pos:
+                    hit = self._buf.find(needle, pos, self._end)
+                    hits[at] = hit = NO_HIT if hit < 0 else hit
+                if hit < nearest:
+                    nearest = hit
+            self.hit = nearest
         return self.hit
 
 
@@ -78,6 +105,17 @@ class Scanned(NamedTuple):
     flags: int
     found: list[Found]
     ambiguous: bool
+
+
+def begins_as_child(buf: bytes, start: int, end: int) -> bool:
+    """Whether a span begins as exporters begin a child: with its ids and then its parent's, which is not zero.
+
+    It is a child then, unless it names its parent once more.
+    """
+    if end - start < IDS.size:
+        return False
+    trace_id, span_id, third, parent = IDS.unpack_from(buf, start)
+    return bool(trace_id == TRACE_ID and span_id == SPAN_ID and third == PARENT_SPAN_ID and parent)
 
 
 def scan_span(buf: bytes, start: int, end: int, search: Search) -> Scanned:
@@ -92,48 +130,72 @@ def scan_span(buf: bytes, start: int, end: int, search: Search) -> Scanned:
 
 def _scan_usual(buf: bytes, start: int, end: int, search: Search) -> Scanned | None:
     """Read the fields that exporters write, in any order and with lengths of any size; give up at anything else."""
-    sought = search.sought
     parent = b""
     flags = 0
     found: list[Found] = []
-    seen = set()
+    seen = 0
     pos = start
-    hit = search.at_or_after(start)
+    if end - start >= IDS.size:
+        trace_id, span_id, third, _ = IDS.unpack_from(buf, start)
+        if trace_id == TRACE_ID and span_id == SPAN_ID:
+            seen = 0b110
+            pos += 28
+            if third == PARENT_SPAN_ID:
+                parent = buf[pos + 2 : pos + 10]
+                seen = 0b10110
+                pos += 10
+    hit = search.at_or_after(pos)
     while pos < end:
         tag = buf[pos]
-        if tag in _REPEATED:
+        if tag == _ATTRIBUTE:
             length = buf[pos + 1]
-            inner = pos + 2
-            if length > 0x7F:
+            high = buf[pos + 2] if length > 0x7F else 0
+            if length < 0x80:
+                inner = pos + 2
+            elif high < 0x80:
+                length = length & 0x7F | high << 7
+                inner = pos + 3
+            else:
                 length, inner = read_varint(buf, pos + 1, end)
             after = inner + length
             if hit < after:
-                hit = search.at_or_after(inner)
-                if tag == _ATTRIBUTE and hit < after <= end:
-                    attribute = _look_at(buf, pos, pos + 1, inner, after, sought)
+                if hit < inner:
+                    hit = search.at_or_after(inner)
+                if hit < after <= end:
+                    attribute = _look_at(buf, pos, pos + 1, inner, after, search.sought)
                     if attribute is not None:
                         found.append(attribute)
             pos = after
-            continue
-        if tag == 0x85 and buf[pos + 1] == 0x01:
-            tag = SPAN_FLAGS << 3 | FIXED32
-            flags = int.from_bytes(buf[pos + 2 : pos + 6], "little")
-            after = pos + 6
-        else:
-            kind = _ONCE.get(tag)
-            if kind is None:
-                return None
-            if kind == LEN:
-                length, inner = read_varint(buf, pos + 1, end)
-                after = inner + length
-                if tag == _PARENT:
-                    parent = buf[inner:after]
+        elif tag == 0x30 and not seen & 0b111000000 and pos + TIMES.size <= end:
+            seen |= 0b1000000
+            _, kind, start_tag, end_tag = TIMES.unpack_from(buf, pos)
+            if kind < 0x80 and start_tag == 0x39 and end_tag == 0x41:
+                seen |= 0b111000000
+                pos += 20
             else:
-                after = read_field(buf, pos, end, refuse_groups=True).end
-        if tag in seen:
-            return None
-        seen.add(tag)
-        pos = after
+                _, pos = read_varint(buf, pos + 1, end)
+        elif tag in (_EVENT, _LINK):
+            length, inner = read_varint(buf, pos + 1, end)
+            pos = inner + length
+        else:
+            bit = 1 << (tag >> 3)
+            if tag in LEN_ONCE:
+                length, inner = read_varint(buf, pos + 1, end)
+                pos = inner + length
+                if tag == _PARENT:
+                    parent = buf[inner:pos]
+            elif tag in (0x39, 0x41):
+                pos += 9
+            elif tag == 0x85 and buf[pos + 1] == 0x01:
+                flags = int.from_bytes(buf[pos + 2 : pos + 6], "little")
+                pos += 6
+            elif tag in VARINT_ONCE:
+                _, pos = read_varint(buf, pos + 1, end)
+            else:
+                return None
+            if seen & bit:
+                return None
+            seen |= bit
     if pos != end:
         raise MalformedOtlpError(f"the span at byte {start} ends in the middle of a field")
     return Scanned(parent, flags, found, False)

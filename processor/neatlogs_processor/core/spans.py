@@ -43,7 +43,7 @@ identity attributes, the parts that have to be looked into, whether readers coul
 the first occurrence of the namespace behind the span."""
 
 # Trace id, span id and, on a child, its parent's: the tags and lengths that every exporter begins a span with.
-_IDS: Final = Struct(">H16xH8xHQ")
+IDS: Final = Struct(">H16xH8xHQ")
 TRACE_ID: Final = 0x0A10
 SPAN_ID: Final = 0x1208
 PARENT_SPAN_ID: Final = 0x2208
@@ -60,11 +60,11 @@ _AFTER_PARENT: Final = frozenset({0x2A, 0x85})
 # A child in its scope: the tag, a length of two bytes, the ids, and the first byte of its parent's.
 USUAL_CHILD: Final = Struct(">BBBH16xH8xHB")
 # Kind, start and end.
-_TIMES: Final = Struct(">BBB8xB8x")
+TIMES: Final = Struct(">BBB8xB8x")
 
 # One-byte tags of `Span`, field number << 3 | wire type.
-_LEN_ONCE: Final = frozenset({0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x7A})
-_VARINT_ONCE: Final = frozenset({0x30, 0x50, 0x60, 0x70})
+LEN_ONCE: Final = frozenset({0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x7A})
+VARINT_ONCE: Final = frozenset({0x30, 0x50, 0x60, 0x70})
 
 
 def find_namespace(buf: bytes, start: int) -> int:
@@ -93,8 +93,8 @@ def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
     nested: list[Nested] = []
     seen = 0
     pos = start
-    if end - start >= _IDS.size:
-        trace_id, span_id, third, _ = _IDS.unpack_from(buf, start)
+    if end - start >= IDS.size:
+        trace_id, span_id, third, _ = IDS.unpack_from(buf, start)
         if trace_id == TRACE_ID and span_id == SPAN_ID:
             seen = 0b110
             pos += 28
@@ -141,9 +141,9 @@ def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
                 if hit < 0:
                     hit = NO_HIT
             pos = after
-        elif tag == 0x30 and not seen & 0b111000000 and pos + _TIMES.size <= end:
+        elif tag == 0x30 and not seen & 0b111000000 and pos + TIMES.size <= end:
             seen |= 0b1000000
-            _, kind, start_tag, end_tag = _TIMES.unpack_from(buf, pos)
+            _, kind, start_tag, end_tag = TIMES.unpack_from(buf, pos)
             if kind < 0x80 and start_tag == 0x39 and end_tag == 0x41:
                 seen |= 0b111000000
                 pos += 20
@@ -160,7 +160,7 @@ def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
             pos = after
         else:
             bit = 1 << (tag >> 3)
-            if tag in _LEN_ONCE:
+            if tag in LEN_ONCE:
                 length = buf[pos + 1]
                 inner = pos + 2
                 if length > 0x7F:
@@ -173,7 +173,7 @@ def _scan_usual(buf: bytes, start: int, end: int, hit: int) -> Parts | None:
             elif tag == 0x85 and buf[pos + 1] == 0x01:
                 flags = int.from_bytes(buf[pos + 2 : pos + 6], "little")
                 pos += 6
-            elif tag in _VARINT_ONCE:
+            elif tag in VARINT_ONCE:
                 _, pos = read_varint(buf, pos + 1, end)
             else:
                 return None
@@ -226,8 +226,8 @@ def counts_as_root(buf: bytes, start: int, end: int) -> bool:
     Exact for every span that names its parent once, in front of its own name, or at its end as Collectors do, or else
     in the usual encoding. Where a span holds identity, or a resource has one to give, it is read to its end instead.
     """
-    if end - start >= _IDS.size:
-        trace_id, span_id, third, parent = _IDS.unpack_from(buf, start)
+    if end - start >= IDS.size:
+        trace_id, span_id, third, parent = IDS.unpack_from(buf, start)
         if trace_id == TRACE_ID and span_id == SPAN_ID:
             if third == PARENT_SPAN_ID:
                 if parent:

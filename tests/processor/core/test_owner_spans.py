@@ -264,6 +264,55 @@ def test_a_request_full_of_hits_takes_time_in_proportion() -> None:
     assert (edited.changed, edited.removed) == (1, 50_000)
 
 
+IDS = field(1, LEN, b"t" * 16) + field(2, LEN, b"s" * 8)
+TIMES = field(6, VARINT, b"\x01") + field(7, FIXED64, bytes(8)) + field(8, FIXED64, bytes(8))
+
+
+@pytest.mark.parametrize(
+    ("span", "owns"),
+    [
+        pytest.param(IDS + field(5, LEN, b"root") + TIMES + attribute(), True, id="a root"),
+        pytest.param(IDS + field(4, LEN, PARENT) + TIMES + attribute(), False, id="a child"),
+        pytest.param(IDS + field(4, LEN, bytes(8)) + attribute(), True, id="a parent of zeros"),
+        pytest.param(IDS + field(4, LEN, PARENT) + field(4, LEN, b"") + attribute(), True, id="a parent taken back"),
+        pytest.param(IDS + field(4, LEN, PARENT) + attribute() + field(9, LEN, b"\x0a\x01\xff"), False, id="no UTF-8"),
+        pytest.param(attribute() + field(4, LEN, PARENT) + IDS, False, id="backwards"),
+        pytest.param(field(6, VARINT, b"\x80\x01") + attribute(value=b"x" * 20_000), True, id="long"),
+        pytest.param(
+            TIMES[:2] + field(8, FIXED64, bytes(8)) + field(7, FIXED64, bytes(8)) + attribute(), True, id="end"
+        ),
+        pytest.param(
+            IDS + field(11, LEN, b"") + field(13, LEN, b"") + attribute() + field(10, VARINT, b"\x00"), True, id="js"
+        ),
+    ],
+)
+@pytest.mark.parametrize("strip", [False, True])
+def test_every_order_of_fields_tells_who_owns(span: bytes, owns: bool, strip: bool) -> None:
+    """Wherever ids, times and counts stand, owners are given and, if asked for, others stripped."""
+    edited = edit(body_of(span), {b"a": "b"}, strip=strip)
+    assert (edited.changed, edited.removed) == (int(owns), int(strip and not owns))
+
+
+def test_what_cannot_be_read_is_not_known_to_be_a_child() -> None:
+    """A child that ends in the middle of a field is refused, not passed over."""
+    span = IDS + field(4, LEN, PARENT) + attribute() + b"\x2a\x05ab"
+    with pytest.raises(MalformedOtlpError):
+        edit(body_of(span), {b"a": "b"})
+
+
+def test_keys_beside_are_shown_but_open_no_span() -> None:
+    """What is wanted beside the sought keys is seen on owners that are opened for those, entry spans too."""
+    seen: list[list[bytes]] = []
+    entry = IDS + field(4, LEN, PARENT) + b"\x85\x01\x00\x03\x00\x00"
+    both = attribute(b"x", b"1") + attribute()
+    resource = field(1, LEN, field(1, LEN, attributes({"service.name": "shop"})[0].SerializeToString()))
+    spans = [IDS + both, IDS + attribute(b"x", b"2"), entry + both, entry + attribute(b"x", b"3")]
+    body = field(1, LEN, resource + field(2, LEN, b"".join(field(2, LEN, span) for span in spans)))
+    beside = Sought((b"x",))
+    edit_owners(body, ENTRY, seek=USER, edit=lambda found: seen.append(list(found)), beside=beside)
+    assert seen == [[b"x", b"user.id"]] * 2
+
+
 def test_usable_values_are_ids_as_the_rule_has_them() -> None:
     """Text that is not blank and ints are ids; a key that is not there has none."""
     seen: list[tuple[str | None, str | None]] = []

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test browser-test browser-lint node-example page-example lint bench bench-collector spreading-collector bench-shim bench-store scale torture demo screenshots check wheel-check clean
+.PHONY: help run test browser-test browser-lint node-example page-example lint bench bench-collector spreading-collector bench-shim bench-store scale interop-clickhouse torture demo screenshots check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -97,8 +97,14 @@ spreading-collector:  ## Build the Collector that spreads traces over processors
 bench-shim: $(VENV)/.dev  ## Measure the shim: its span processor beside one that does nothing
 	$(BIN)/python -m tests.bench.shim
 
-bench-store: $(VENV)/.dev  ## Measure the store: writing, room on disk, questions (ARGS="--spans 5000000")
-	$(BIN)/python -m tests.bench.store $(ARGS)
+# sqlite or clickhouse
+ENGINE ?= sqlite
+bench-store: $(VENV)/.dev  ## Measure the store: writing, room on disk, questions (ARGS="--spans 5000000", ENGINE=clickhouse)
+	$(BIN)/python -m tests.bench.store --engine $(ENGINE) $(ARGS)
+
+interop-clickhouse: $(VENV)/.dev  ## The tests of the store on ClickHouse against a real server (CLICKHOUSE=http://user:password@host:8123)
+	@test -n "$(CLICKHOUSE)" || { echo "Name a server: make interop-clickhouse CLICKHOUSE=http://user:password@host:8123"; exit 1; }
+	CLICKHOUSE=$(CLICKHOUSE) $(BIN)/python -m pytest tests/processor/store/clickhouse tests/processor/store/conformance
 
 scale: $(VENV)/.dev  ## The plan for 10^4 to 10^8 spans a second, from its inputs (ARGS=--write: into docs/scale.md)
 	$(BIN)/python -m tests.bench.scale $(ARGS)

@@ -160,6 +160,8 @@ def main() -> None:
     parser.add_argument("--no-llm", action="store_true", help="leave out the spans of 2.6 KB")
     parser.add_argument("--questions", type=Path, metavar="FILE", help="only ask, of a store that was kept")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="keep the first store there")
+    parser.add_argument("--engine", choices=["sqlite", "clickhouse"], default="sqlite", help="(default: %(default)s)")
+    parser.add_argument("--copies", type=int, default=0, help="with clickhouse: every span so many times more")
     arguments = parser.parse_args()
     print(
         f"{platform.python_implementation()} {platform.python_version()}, SQLite {sqlite3.sqlite_version},"
@@ -171,6 +173,13 @@ def main() -> None:
     llm = arguments.spans // 4
     with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="bench-store-") as directory:
         first = arguments.keep or Path(directory) / "service.db"
+        if arguments.engine == "clickhouse":
+            # Neither the engine nor its client is needed for the other one.
+            from tests.bench import store_clickhouse
+
+            print(f"SQLite: {fill(first, 'service', arguments.spans).line()}", flush=True)
+            store_clickhouse.measure(first, "service", arguments.spans, arguments.copies)
+            return
         print("Writing, batches of 512 spans; bytes a span on disk, the log included\n")
         print(f"{'':22} {HEAD}")
         print(f"{'service, in process':22} {fill(first, 'service', arguments.spans).line()}", flush=True)

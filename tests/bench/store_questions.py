@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from neatlogs_processor.errors import ProcessorError
 from neatlogs_processor.query.fields import Field
+from neatlogs_processor.query.reader import TraceReader
 from neatlogs_processor.query.text import parse
 from neatlogs_processor.query.view import ALL_TIME, Period, Sort, Tab, View
 from neatlogs_processor.store.files import open_reader
@@ -30,39 +32,72 @@ def ask(path: Path) -> None:
     Of the first time, when the reader is new; then the median, the most, and the median of the CPU's time alone, which
     other work on the machine disturbs least.
     """
-    with closing(open_reader(path)) as connection:
-        (traces, spans) = connection.execute("SELECT count(*), sum(spans) FROM traces").fetchone()
-        trace = connection.execute("SELECT trace_id FROM traces WHERE id = ?", (traces // 2,)).fetchone()[0].hex()
-        session = connection.execute(
-            "SELECT session FROM traces WHERE session IS NOT NULL AND id > ?", (traces // 2,)
-        ).fetchone()[0]
+    spans, traces, questions = _asked_of(path)
     print(f"Questions to a store of {spans:,} spans in {traces:,} traces, milliseconds\n")
     print(f"{'':64} {'first':>8} {'median':>8} {'most':>8} {'CPU':>8}")
-    for name, question in _questions(trace, session).items():
+    for name, question in questions.items():
         reader = SqliteReader(path)
         try:
-            took: list[float] = []
-            cpu: list[float] = []
-            while len(took) < ROUNDS and (len(took) < 3 or sum(took) < SECONDS * 1000):
-                began, used = time.perf_counter(), time.process_time()
-                question(reader)
-                took.append((time.perf_counter() - began) * 1000)
-                cpu.append((time.process_time() - used) * 1000)
+            took, cpu = _took(question, reader)
             figures = (took[0], median(took[1:]), max(took[1:]), median(cpu[1:]))
             print(f"{name:64} {' '.join(f'{figure:>8.1f}' for figure in figures)}", flush=True)
         finally:
             reader.close()
 
 
+def compare(path: Path, other: TraceReader, *, name: str) -> None:
+    """Ask every question of an embedded store and of another one with the same traces, and print both medians."""
+    spans, traces, questions = _asked_of(path)
+    print(f"Questions to {spans:,} spans in {traces:,} traces, milliseconds, medians\n")
+    print(f"{'':64} {'SQLite':>10} {name:>10}")
+    with closing(SqliteReader(path)) as reader:
+        for asked, question in questions.items():
+            figures = [median(_took(question, one)[0][1:]) for one in (reader, other)]
+            print(f"{asked:64} {' '.join(f'{figure:>10.1f}' for figure in figures)}", flush=True)
+
+
+def ask_other(path: Path, other: TraceReader) -> None:
+    """Ask a store that has the traces of an embedded one, and more, and print the medians."""
+    _, _, questions = _asked_of(path)
+    for asked, question in questions.items():
+        try:
+            print(f"{asked:64} {median(_took(question, other)[0][1:]):>10.1f}", flush=True)
+        except ProcessorError as error:  # noqa: PERF203  # the others are asked all the same
+            print(f"{asked:64} {error}", flush=True)
+
+
+def _asked_of(path: Path) -> tuple[int, int, dict[str, Callable[[TraceReader], object]]]:
+    """Return how many spans and traces a store has, and the questions to it."""
+    with closing(open_reader(path)) as connection:
+        (traces, spans) = connection.execute("SELECT count(*), sum(spans) FROM traces").fetchone()
+        trace = connection.execute("SELECT trace_id FROM traces WHERE id = ?", (traces // 2,)).fetchone()[0].hex()
+        session = connection.execute(
+            "SELECT session FROM traces WHERE session IS NOT NULL AND id > ?", (traces // 2,)
+        ).fetchone()[0]
+    return spans, traces, _questions(trace, session)
+
+
+def _took(question: Callable[[TraceReader], object], reader: TraceReader) -> tuple[list[float], list[float]]:
+    """Ask a question a number of times; return each time's milliseconds by the clock, and those of our own CPU."""
+    took: list[float] = []
+    cpu: list[float] = []
+    while len(took) < ROUNDS and (len(took) < 3 or sum(took) < SECONDS * 1000):
+        began, used = time.perf_counter(), time.process_time()
+        question(reader)
+        took.append((time.perf_counter() - began) * 1000)
+        cpu.append((time.process_time() - used) * 1000)
+    return took, cpu
+
+
 def _view(tab: Tab, filters: str = "", *, period: Period = _WEEK, sort: Sort | None = None) -> View:
     return View(tab, parse(filters), period, sort)
 
 
-def _questions(trace: str, session: str) -> dict[str, Callable[[SqliteReader], object]]:
+def _questions(trace: str, session: str) -> dict[str, Callable[[TraceReader], object]]:
     both = "end_user contains ali and metadata:plan is pro"
     nothing = "end_user contains nobody-of-that-name"
     deep = _deep()
-    found: dict[str, Callable[[SqliteReader], object]] = {}
+    found: dict[str, Callable[[TraceReader], object]] = {}
 
     def traces(name: str, view: View) -> None:
         found[f"traces: {name}"] = lambda reader: reader.traces(view, now=NOW)
@@ -115,11 +150,11 @@ def _questions(trace: str, session: str) -> dict[str, Callable[[SqliteReader], o
     return found
 
 
-def _deep() -> Callable[[SqliteReader], View]:
+def _deep() -> Callable[[TraceReader], View]:
     """Return what gives the view of a page far down; the way there is gone once."""
     known: list[View] = []
 
-    def view(reader: SqliteReader) -> View:
+    def view(reader: TraceReader) -> View:
         if not known:
             at = View(Tab.TRACES, period=ALL_TIME, limit=500)
             for _ in range(200):

@@ -14,6 +14,7 @@ import argparse
 import base64
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import chdb
 import clickhouse_connect
@@ -36,6 +37,8 @@ import lz4.frame
 from clickhouse_connect.driver.client import Client
 
 WAIT_SECONDS = 60.0
+REAL = os.environ.get("CLICKHOUSE", "")
+"""The address of a real server, where there is one: `make interop-clickhouse`."""
 
 # What clients put into the URL beside settings: https://clickhouse.com/docs/interfaces/http
 _NO_SETTINGS = frozenset(
@@ -217,25 +220,36 @@ class ClickHouseServer:
     """A running server.
 
     Attributes:
-        port: Where it listens, on 127.0.0.1.
+        port: Where it listens.
         path: The directory that holds what it stores.
         password: What clients must send; empty for none.
+        host: This machine, or where a real server is.
+        user: Who asks.
     """
 
     port: int
     path: Path
     password: str
-    _process: subprocess.Popen[str] = field(repr=False)
+    host: str = "127.0.0.1"
+    user: str = "default"
+    # None where it is somebody else's.
+    _process: subprocess.Popen[str] | None = field(default=None, repr=False)
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, where it is one of ours."""
+        return None if self._process is None else self._process.pid
 
     def url(self, database: str = "default") -> str:
         """What `--store` is told."""
-        return f"clickhouse://default@127.0.0.1:{self.port}/{database}"
+        return f"clickhouse://{self.user}@{self.host}:{self.port}/{database}"
 
     def client(self, database: str = "default") -> Client:
         """Return a client of this server."""
         return clickhouse_connect.get_client(
-            host="127.0.0.1",
+            host=self.host,
             port=self.port,
+            username=self.user,
             password=self.password,
             database=database,
             autogenerate_session_id=False,
@@ -244,12 +258,14 @@ class ClickHouseServer:
 
     def fail(self, text: str, code: int, *, times: int = 1, after: bool = False) -> None:
         """Make statements that contain a text fail; with `after` they are executed all the same (a lost answer)."""
+        self._ours()
         fault = {"text": text, "code": code, "times": times, "after": after}
         self._faults([fault])
 
     def recover(self) -> None:
         """Let everything succeed again."""
-        self._faults([])
+        if self._process is not None:
+            self._faults([])
 
     @property
     def faults_left(self) -> int:
@@ -267,10 +283,18 @@ class ClickHouseServer:
 
     def kill(self) -> None:
         """End it as a loss of power does."""
-        self._process.kill()
-        self._process.wait(WAIT_SECONDS)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        process = self._ours()
+        process.kill()
+        process.wait(WAIT_SECONDS)
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def _ours(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            import pytest
+
+            pytest.skip("a real server is neither killed nor made to fail")
+        return self._process
 
     def restart(self) -> None:
         """Start it again, at the same port, with what it stored."""
@@ -279,15 +303,32 @@ class ClickHouseServer:
 
 @contextlib.contextmanager
 def clickhouse_server(*, password: str = "") -> Iterator[ClickHouseServer]:
-    """Run a server with nothing in it; what it stored is removed when it ends."""
+    """Run a server with nothing in it; what it stored is removed when it ends.
+
+    `CLICKHOUSE=http://user:password@host:8123` takes a real one instead, unless a password is asked for.
+    """
+    if REAL and not password:
+        yield _real(REAL)
+        return
     path = Path(tempfile.mkdtemp(prefix="clickhouse-"))
     process, port = _start(path, 0, password)
-    server = ClickHouseServer(port, path, password, process)
+    server = ClickHouseServer(port, path, password, _process=process)
     try:
         yield server
     finally:
         server.kill()
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _real(url: str) -> ClickHouseServer:
+    parts = urlsplit(url)
+    return ClickHouseServer(
+        parts.port or 8123,
+        Path("/"),
+        unquote(parts.password or ""),
+        host=parts.hostname or "127.0.0.1",
+        user=unquote(parts.username or "default"),
+    )
 
 
 def _start(path: Path, port: int, password: str) -> tuple[subprocess.Popen[str], int]:

@@ -55,12 +55,15 @@ def test_metrics_are_named_by_convention() -> None:
 
 
 async def test_every_metric_that_is_documented_is_there_and_no_other(tmp_path: Path) -> None:
-    """With a queue and a store, `/metrics` holds exactly the metrics of the README, and those of the process."""
+    """With a queue, `--inherit` and a store, `/metrics` holds exactly the metrics of the README, and those of the process."""
     documented = set(re.findall(r"^\| `(neatlogs_processor_\w+)`", metrics_table.current(), re.MULTILINE))
     async with (
         Upstream() as upstream,
         running(
-            upstream_endpoint=upstream.endpoint, queue_dir=str(tmp_path / "queue"), store=str(tmp_path / "traces.db")
+            upstream_endpoint=upstream.endpoint,
+            queue_dir=str(tmp_path / "queue"),
+            inherit=True,
+            store=str(tmp_path / "traces.db"),
         ) as processor,
     ):
         text = (await get(processor.admin, "/metrics")).text

@@ -29,6 +29,9 @@ worlds = st.builds(
     answers_lost=st.sampled_from([0.0, 0.3]),
     away=st.lists(st.tuples(st.just(0), st.integers(0, 20), st.integers(21, 40)), max_size=1).map(tuple),
     store_away=st.none() | st.tuples(st.floats(0, 20), st.floats(20, 60)),
+    copy_takes=st.sampled_from([0.0, 3.0]),
+    replica_lost=st.none() | st.floats(0, 40),
+    quorum=st.booleans(),
     seed=st.integers(0, 5),
 )
 
@@ -38,7 +41,8 @@ worlds = st.builds(
 def test_every_span_is_stored_or_was_given_up_by_a_client(world: World) -> None:
     """Whatever is killed, lost, sent twice or too much: nothing else is missing, and nothing is stored twice."""
     outcome = simulate(world)
-    assert outcome.made == outcome.stored + outcome.lost
+    assert outcome.made == outcome.stored + outcome.lost + outcome.lost_after_ok
+    assert not outcome.lost_after_ok or (world.replica_lost is not None and not world.quorum)
     assert outcome.copies >= outcome.stored == len(outcome.lags)
     assert min(outcome.lags, default=0) >= 0
     assert min(outcome.root_waits, default=0) >= 0
@@ -68,6 +72,8 @@ def lag(outcome: Outcome) -> float:
         ({"store_away": (10.0, 16.0)}, lag),
         ({"store_away": (5.0, 29.0)}, lambda outcome: outcome.lost),
         ({"client_queue": 8}, lambda outcome: outcome.lost),
+        ({"copy_takes": 3.0}, lag),
+        ({"copy_takes": 3.0, "replica_lost": 20.0}, lambda outcome: outcome.lost_after_ok),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -81,6 +87,13 @@ def test_a_durable_queue_keeps_what_was_acknowledged(change) -> None:
     """Behind it neither a processor that is killed nor a store that is away costs a span."""
     assert simulate(replace(SMALL, durable=True, **change)).lost == 0
     assert simulate(replace(SMALL, durable=False, **change)).lost >= 0
+
+
+def test_a_quorum_keeps_what_was_acknowledged() -> None:
+    """With it a replica that is lost for good takes nothing along that a client was told is kept."""
+    lost = replace(SMALL, copy_takes=3.0, replica_lost=20.0)
+    assert simulate(lost).lost_after_ok > 0
+    assert simulate(replace(lost, quorum=True)).lost_after_ok == 0
 
 
 def test_percentiles_of_little() -> None:

@@ -47,6 +47,9 @@ SCENARIOS: Final[tuple[tuple[str, World], ...]] = (
     ("the store away for 5 s", World(store_away=(40.0, 45.0))),
     ("the store away for 60 s", World(store_away=(40.0, 100.0))),
     ("... with the durable queue", World(store_away=(40.0, 100.0), durable=True)),
+    ("two replicas, copied after 2 s", World(copy_takes=2.0)),
+    ("... and one lost for good", World(copy_takes=2.0, replica_lost=60.0)),
+    ("... and a quorum of both", World(copy_takes=2.0, replica_lost=60.0, quorum=True)),
 )
 
 
@@ -206,7 +209,7 @@ def simulation_table(_: Values | None = None) -> str:
         one = simulate(world)
         rows.append(
             (
-                *(name, f"{one.lost / one.made:.1%}", f"{one.duplicates:.1%}"),
+                *(name, f"{one.lost / one.made:.1%}", f"{one.lost_after_ok / one.made:.1%}", f"{one.duplicates:.1%}"),
                 *(number(percentile(one.lags, percent)) for percent in (50, 99, 100)),
                 *(number(percentile(one.root_waits, percent)) for percent in (50, 99)),
                 *(f"{one.later_than(wait):.1%}" for wait in (10, 30)),
@@ -217,6 +220,7 @@ def simulation_table(_: Values | None = None) -> str:
         *(
             "World",
             "lost by clients",
+            "lost after OK",
             "twice",
             "lag p50, s",
             "p99, s",

@@ -39,6 +39,10 @@ class World:
         away: Processors that are killed: which one, from when to when it is gone.
         unnoticed: How long requests are still sent to one that is gone.
         store_away: From when to when no insert succeeds.
+        copy_takes: With two replicas of the store: how long an insert takes on average to reach the other one, which
+            is the one that readers ask. 0: one replica.
+        replica_lost: When one of the two is lost for good, with what it had not passed on.
+        quorum: An insert succeeds when both replicas have it.
         seed: The same seed gives the same run.
     """
 
@@ -63,6 +67,9 @@ class World:
     away: tuple[tuple[int, float, float], ...] = ()
     unnoticed: float = 5.0
     store_away: tuple[float, float] | None = None
+    copy_takes: float = 0.0
+    replica_lost: float | None = None
+    quorum: bool = False
     seed: int = 1
 
 
@@ -74,7 +81,9 @@ class Outcome:
         made: Spans that ended.
         stored: Spans that the store has, each counted once.
         lost: Spans that clients dropped, because their queue was full or their patience at an end, and that the store
-            never had. Nothing else may be missing: `made` is `stored` and `lost` together.
+            never had.
+        lost_after_ok: Spans that were acknowledged and are gone all the same, with a replica of the store. Nothing else
+            may be missing: `made` is `stored`, `lost` and `lost_after_ok` together.
         copies: Spans that reached the store, as often as they did.
         lags: For each stored span, from its end to when the store had it.
         root_waits: For each trace with root and children stored, from the first of its spans to the root; 0 where the
@@ -85,6 +94,7 @@ class Outcome:
     made: int = 0
     stored: int = 0
     lost: int = 0
+    lost_after_ok: int = 0
     copies: int = 0
     lags: list[float] = field(default_factory=list)
     root_waits: list[float] = field(default_factory=list)
@@ -148,18 +158,44 @@ class _Clock:
 class _Store:
     """Counts a span once, whoever sends it how often."""
 
-    def __init__(self, clock: _Clock, world: World) -> None:
-        self._clock, self._away = clock, world.store_away
+    def __init__(self, clock: _Clock, world: World, chance: random.Random) -> None:
+        self._clock, self._world, self._chance = clock, world, chance
         self.found: dict[tuple[int, int], float] = {}
+        self.gone: set[tuple[int, int]] = set()
         self.roots: dict[int, float] = {}
         self.first: dict[int, float] = {}
         self.lags: list[float] = []
         self.copies = 0
 
     def is_away(self) -> bool:
-        return self._away is not None and self._away[0] <= self._clock.now < self._away[1]
+        away = self._world.store_away
+        return away is not None and away[0] <= self._clock.now < away[1]
 
-    def take(self, spans: tuple[_Span, ...]) -> None:
+    def insert(self, spans: tuple[_Span, ...], then: Callable[[bool], None]) -> None:
+        """Take spans, and say whether that succeeded: at once, or with a quorum when both replicas have them."""
+        both = self._world.copy_takes > 0 and not self._one_is_lost()
+        if not both:
+            self._take(spans)
+            then(True)
+            return
+        goes_with_it = self._chance.random() < 0.5
+
+        def copied() -> None:
+            if goes_with_it and self._one_is_lost():
+                self.gone.update((span.trace, span.number) for span in spans)
+            else:
+                self._take(spans)
+            if self._world.quorum:
+                then(not goes_with_it or not self._one_is_lost())
+
+        self._clock.after(self._chance.expovariate(1 / self._world.copy_takes), copied)
+        if not self._world.quorum:
+            then(True)
+
+    def _one_is_lost(self) -> bool:
+        return self._world.replica_lost is not None and self._clock.now >= self._world.replica_lost
+
+    def _take(self, spans: tuple[_Span, ...]) -> None:
         now = self._clock.now
         for span in spans:
             self.copies += 1
@@ -226,12 +262,16 @@ class _Processor:
 
     def _inserted(self, life: int, batch: tuple[_Span, ...]) -> None:
         # The store has it, whether or not the processor lives to see it.
-        self._store.take(batch)
+        self._store.insert(batch, lambda succeeded: self._settled(life, succeeded))
+
+    def _settled(self, life: int, succeeded: bool) -> None:
         if life != self._life:
             return
         done, self._in_flight = self._in_flight, []
         self._inserting = False
-        if not self._world.durable:
+        if not succeeded:
+            self._waiting = [*done, *self._waiting]
+        elif not self._world.durable:
             for _, request in done:
                 self._answer(request)
         self._insert_soon()
@@ -316,7 +356,7 @@ class _Client:
 def simulate(world: World) -> Outcome:
     """Run a world until everything in it is settled."""
     clock, chance = _Clock(), random.Random(world.seed)  # noqa: S311 - the same in every run, not secret
-    store = _Store(clock, world)
+    store = _Store(clock, world, chance)
     processors = [_Processor(clock, world, store, chance) for _ in range(world.processors)]
 
     def choose() -> _Processor:
@@ -347,6 +387,7 @@ def simulate(world: World) -> Outcome:
         made=made,
         stored=len(store.found),
         lost=len(given_up - store.found.keys()),
+        lost_after_ok=len(store.gone - store.found.keys() - given_up),
         copies=store.copies,
         lags=store.lags,
         root_waits=[store.roots[trace] - first for trace, first in store.first.items() if trace in store.roots],

@@ -55,7 +55,7 @@ def test_metrics_are_named_by_convention() -> None:
 
 
 async def test_every_metric_that_is_documented_is_there_and_no_other(tmp_path: Path) -> None:
-    """With a queue, `--inherit` and a store, `/metrics` holds exactly the metrics of the README, and those of the process."""
+    """With queue, `--inherit` and store, `/metrics` holds exactly the metrics of the README, and the process's own."""
     documented = set(re.findall(r"^\| `(neatlogs_processor_\w+)`", metrics_table.current(), re.MULTILINE))
     async with (
         Upstream() as upstream,

@@ -111,6 +111,7 @@ scale: $(VENV)/.dev  ## The plan for 10^4 to 10^8 spans a second, from its input
 
 torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, outages, damaged files, full disk, hostile input, fuzzing, an hour of load
 	$(BIN)/python tests/torture/kill9.py --mode queue --kills 100
+	$(BIN)/python tests/torture/kill9.py --mode inherit --kills 100
 	$(BIN)/python tests/torture/kill9.py --mode sync --kills 100
 	$(BIN)/python tests/torture/kill9.py --mode store --kills 100
 	$(BIN)/python tests/torture/outage.py --mode queue
@@ -118,6 +119,7 @@ torture: $(VENV)/.dev  ## The long forms of the tests: kill -9, outages, damaged
 	$(BIN)/python tests/torture/queue_damage.py
 	$(BIN)/python tests/torture/full_disk.py
 	$(BIN)/python tests/torture/full_disk.py --of store --size 60
+	$(BIN)/python tests/torture/full_disk.py --of held --size 150
 	$(BIN)/python tests/torture/hostile.py
 	$(BIN)/python tests/torture/rolling_restart.py --proxy nginx
 	$(BIN)/python tests/torture/rolling_restart.py --proxy haproxy --drain-delay 1500ms

@@ -119,9 +119,13 @@ class HoldingFile:
         summed, body = found
         return body if Fragment(held, body).checksum == summed else None
 
-    def checkpoint(self) -> None:
-        """Move the log into the file and empty it."""
+    def shrink(self, pages: int) -> bool:
+        """Give so many unused pages, and the log, back to the disk; say whether there were any pages."""
+        (unused,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        # The statement frees one page a step, so all its steps have to be made.
+        self._connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return bool(unused)
 
     def _prepare(self, max_pages: int | None) -> None:
         run = self._connection.execute

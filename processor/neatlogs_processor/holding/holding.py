@@ -54,8 +54,9 @@ class HoldingLimits:
 
     Attributes:
         wait: Seconds.
-        max_spans: Spans that wait; beyond, the oldest go on as they are.
-        max_bytes: Their bytes; likewise. Of what may go on and finds the queue full, as much again is kept.
+        max_spans: Spans that wait; beyond, the oldest go on as they are. Of what may go on and finds the queue full, as
+            much again is kept.
+        max_bytes: Their bytes; likewise.
         max_memory: Bytes of memory for roots that have gone on.
         max_pages: Pages of the file; `None` leaves it to the disk.
     """
@@ -149,7 +150,7 @@ class Holding:
     @property
     def full(self) -> bool:
         """Whether requests are refused because what may go on finds no room."""
-        return self._shelf.leaving_size > self._limits.max_bytes
+        return self._shelf.is_clogged(self._limits.max_spans, self._limits.max_bytes)
 
     def start(self) -> None:
         """Begin to send on."""

@@ -55,10 +55,9 @@ class Shelf:
         """Of how many traces the root is awaited."""
         return len(self._by_trace)
 
-    @property
-    def leaving_size(self) -> int:
-        """Bytes of what may go on."""
-        return self._leaving_size
+    def is_clogged(self, max_spans: int, max_size: int) -> bool:
+        """Say whether more than so much may go on and does not."""
+        return self._leaving_spans > max_spans or self._leaving_size > max_size
 
     @property
     def oldest(self) -> float | None:

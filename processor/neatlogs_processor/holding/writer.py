@@ -27,8 +27,10 @@ RETRY_SECONDS: Final = 1.0
 """How long the thread leaves a disk alone that does not even take deletions."""
 
 _GROUP_BYTES: Final = 64 * 2**20
-_SPARE_BYTES: Final = 8 * 2**20
-"""What has to be free on the disk beside the fragments: for deletions, and for those who share it."""
+_SHRINK_PAGES: Final = 256
+"""How many unused pages are given back at once where the disk has no room: the log grows by as much before."""
+_SPARE_BYTES: Final = 32 * 2**20
+"""What has to be free on the disk beside the fragments: for deletions, and for the queue, through which they leave."""
 
 
 class DiskFullError(Exception):
@@ -238,6 +240,13 @@ class HoldingWriter:
 
     def _has_room(self, size: int) -> bool:
         """Say whether the disk has room: fragments are written twice, to the log and then to the file."""
+        with contextlib.suppress(sqlite3.Error):
+            # Unused pages and a log that was moved into the file are room, too.
+            while not self._disk_has(size) and self._file.shrink(_SHRINK_PAGES):
+                pass
+        return self._disk_has(size)
+
+    def _disk_has(self, size: int) -> bool:
         log = self._path.with_name(self._path.name + "-wal")
         try:
             disk = os.statvfs(self._path.parent)
@@ -245,12 +254,7 @@ class HoldingWriter:
         except OSError:
             # SQLite will find out.
             return True
-        if disk.f_bavail * disk.f_frsize >= 2 * size + written + _SPARE_BYTES:
-            return True
-        # A log that was moved into the file is room, too; it counts the next time.
-        with contextlib.suppress(sqlite3.Error):
-            self._file.checkpoint()
-        return False
+        return disk.f_bavail * disk.f_frsize >= 2 * size + written + _SPARE_BYTES
 
     def _salvage(self, cause: Exception) -> bool:
         """Replace a damaged file; say whether there is a sound one now."""

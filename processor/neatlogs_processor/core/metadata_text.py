@@ -12,6 +12,8 @@ from neatlogs_processor.core.json_text import repaired
 from neatlogs_processor.core.schema import END_USER_METADATA
 from neatlogs_processor.core.strict import Json, json_of, text_of
 
+# NaN and infinities are no JSON; they become the strings that protobuf's JSON mapping gives them.
+_DECODER: Final = json.JSONDecoder(parse_constant=str)
 # What text that is JSON and more than a bare word begins with.
 _BEGINS: Final = ("{", "[", '"')
 
@@ -19,7 +21,7 @@ _BEGINS: Final = ("{", "[", '"')
 def read_object(text: str) -> dict[str, Json] | None:
     """The JSON object that a text is; None where it is something else."""
     try:
-        value = json.loads(text, parse_constant=str)
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError):
         # Not JSON, a number of thousands of digits, or an object inside another a thousand times.
         return None
@@ -56,7 +58,7 @@ def _member(value: AnyValue) -> Json:
     if not text.startswith(_BEGINS):
         return json_of(value)
     try:
-        read: Json = json.loads(text, parse_constant=str)
+        read: Json = _DECODER.decode(text)
         write(read)
     except (ValueError, RecursionError):
         return text

@@ -66,7 +66,7 @@ def source_sentence(source: str | None) -> str:
     """Return where an identity came from, in words."""
     if not source:
         return "written on the root span by the application; it does not say how"
-    return SOURCES.get(source, f"the application says {source}")
+    return SOURCES.get(source, f"said under {source}, by the application or another SDK")
 
 
 def findings(detail: TraceDetail) -> tuple[Finding, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
+from random import Random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,9 +15,11 @@ from neatlogs_processor.core.owner_spans import Changes, Edited, SpanAttributes,
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.sought import Sought
 from neatlogs_processor.errors import MalformedOtlpError
-from support.differential import ENTRY, STRICT
+from support.corpus import core_corpus
+from support.differential import ENTRY, STRICT, is_readable
 from support.owner_oracle import oracle_edit
 from support.wire_forms import requests, visible_overrides
+from support.wire_mutations import mutate
 
 policies = st.sampled_from((STRICT, ENTRY))
 thorough = settings(
@@ -85,6 +89,48 @@ def test_no_reader_sees_a_stripped_key(body: bytes) -> None:
     except MalformedOtlpError:
         return
     assert "child" not in list(visible_overrides(edited.body))
+
+
+def test_mutations_of_the_seeds_agree_with_the_official_reader() -> None:
+    """Requests mutated along OTLP's own fields, always the same ones, give what the oracle gives, or a refusal."""
+    chance = Random(0)  # noqa: S311  # the same in each run
+    seeds = list(core_corpus().values())
+    outcomes = Counter(check(mutate(seeds[n % len(seeds)], chance), (STRICT, ENTRY)[n % 2]) for n in range(4_000))
+    assert min(outcomes[one] for one in ("edited", "unchanged", "refused")) > 100
+
+
+def check(body: bytes, policy: EndUserPolicy) -> str:
+    """Fail unless the result is the oracle's, or a refusal of what the oracle cannot read, or readers dispute."""
+    seek = Sought((b"neatlogs.end_user.id",))
+    strip = Sought((), (b"neatlogs.end_user",))
+    changes = Changes({b"user.id": "u"}, [b"neatlogs.end_user.metadata"])
+    beside = Sought((b"user.id", b"neatlogs.end_user.metadata"))
+
+    def run_on(some: bytes) -> Edited:
+        return edit_owners(
+            some,
+            policy,
+            seek=seek,
+            edit=lambda found: changes if b"neatlogs.end_user.id" in found else None,
+            strip=strip,
+            beside=beside,
+        )
+
+    def decide(span: Span) -> tuple[Mapping[str, str], Collection[str]] | None:
+        named = any(one.key == "neatlogs.end_user.id" for one in span.attributes)
+        return ({"user.id": "u"}, ["neatlogs.end_user.metadata"]) if named else None
+
+    readable = is_readable(body)
+    try:
+        edited = run_on(body)
+    except MalformedOtlpError as error:
+        assert not readable or "group" in str(error) or "does not fit 64 bits" in str(error)  # noqa: PT017  # either
+        return "refused"
+    assert run_on(edited.body).body is edited.body
+    if readable:
+        expected, removed = oracle_edit(body, policy, decide, lambda key: key.startswith("neatlogs.end_user"))
+        assert (ExportTraceServiceRequest.FromString(edited.body), edited.removed) == (expected, removed)
+    return "unchanged" if edited.body is body else "edited"
 
 
 @thorough

@@ -180,7 +180,7 @@ async def torture(mode: str, kills: int, seed: int, folder: Path) -> bool:
     if mode in ("queue", "inherit"):
         flags += ["--queue-dir", str(folder / "queue")]
     if mode == "inherit":
-        flags += ["--inherit", "--inherit-wait", "5s"]
+        flags += ["--inherit", "--inherit-wait", "3s"]
     load = Load(port, chance, inheriting.request if mode == "inherit" else request)
     begun = time.monotonic()
     clients = [asyncio.create_task(load.client()) for _ in range(CLIENTS)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +15,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.holding.file import HoldingFile, holding_file_in
+from neatlogs_processor.settings import check_together, load
 from support.otlp_sink import OtlpSink, attributes
-from support.processor import program, run, running, until
-from support.spans import child, names_and_end_users, request, root
-from support.upstream import Upstream, export, refused
+from support.processor import running, until
+from support.spans import child, request, root
+from support.upstream import export, refused
 
-FLAGS = ("--grpc-listen", "127.0.0.1:0", "--http-listen", "none", "--admin-listen", "none")
 TORTURE = Path(__file__).parents[2] / "torture"
 USER = {"neatlogs__end_user__id": "u_1"}
 
@@ -61,47 +61,41 @@ async def test_every_span_of_an_application_that_uses_the_sdk_has_its_end_user(t
         assert ("neatlogs.end_user.source" in found) == span.name.startswith("chat")
 
 
-async def test_without_a_queue_it_is_refused(tmp_path: Path) -> None:
-    """A wait before the answer would wait for itself, which the error says; nothing is started."""
-    finished = await run(*FLAGS, "--upstream-endpoint", "127.0.0.1:9", "--inherit")
-    assert finished.code == 2
-    assert "--inherit needs --queue-dir" in finished.stderr
-    assert "after the answer" in finished.stderr
+def test_without_a_queue_it_is_refused() -> None:
+    """A wait before the answer would wait for itself, which the error says."""
+    settings = load({"upstream_endpoint": "127.0.0.1:9", "inherit": True}, {}).settings
+    with pytest.raises(ConfigError, match=r"--inherit needs --queue-dir: .* after the answer"):
+        check_together(settings)
 
 
 @pytest.mark.parametrize(
-    "flags",
-    [("--inherit-wait", "0s"), ("--inherit-max-spans", "0"), ("--inherit-max-bytes", "x"), ("--inherit-memory", "-1")],
+    ("name", "value"),
+    [("inherit_wait", "0s"), ("inherit_max_spans", "0"), ("inherit_max_bytes", "x"), ("inherit_memory", "-1")],
 )
-async def test_values_that_cannot_work_are_refused(flags: tuple[str, str]) -> None:
+def test_values_that_cannot_work_are_refused(name: str, value: str) -> None:
     """A mistake is one line that names the flag."""
-    finished = await run(*FLAGS, *flags)
-    assert finished.code == 2
-    assert flags[0] in finished.stderr
+    with pytest.raises(ConfigError, match="--" + name.replace("_", "-")):
+        load({name: value}, {})
 
 
 async def test_spans_wait_across_a_restart(tmp_path: Path) -> None:
     """What waited when the processor stopped waits on when it starts again; a root that has gone is still known."""
-    flags = (*FLAGS, "--queue-dir", str(tmp_path / "queue"), "--inherit", "--inherit-wait", "1h")
-    async with Upstream() as upstream:
-        flags = (*flags, "--upstream-endpoint", upstream.endpoint)
-        async with program(*flags) as first:
-            address = await first.ready()
-            await export(address, request(child("waits")))
-            await export(address, request(root("gone", trace_id=b"\x09" * 16, neatlogs__end_user__id="u_9")))
-            await upstream.wait_for(1)
-            first.kill(signal.SIGTERM)
-            finished = await first.end()
-            assert finished.code == 0
-            assert "1 spans stay on the disk" in finished.stderr
-        async with program(*flags) as second:
-            address = await second.ready()
-            await export(address, request(child("late", trace_id=b"\x09" * 16)))
-            await export(address, request(root("chat", **USER)))
-            await upstream.wait_for(4)
-            second.kill(signal.SIGTERM)
-            assert (await second.end()).code == 0
-    found = {name: user for one in upstream.bodies for name, user in names_and_end_users(one).items()}
+    gone = b"\x09" * 16
+    with OtlpSink() as sink:
+        settings = {
+            "upstream_endpoint": f"127.0.0.1:{sink.grpc_port}",
+            "queue_dir": str(tmp_path / "queue"),
+            "inherit": True,
+            "inherit_wait": "1h",
+        }
+        async with running(**settings) as first:
+            await export(first.target, request(child("waits")))
+            await export(first.target, request(root("gone", trace_id=gone, neatlogs__end_user__id="u_9")))
+        async with running(**settings) as second:
+            await export(second.target, request(child("late", trace_id=gone)))
+            await export(second.target, request(root("chat", **USER)))
+            await until(lambda: len(sink.spans) == 4)
+    found = {span.name: attributes(span).get("neatlogs.end_user.id") for span in sink.spans}
     assert found == {"gone": "u_9", "late": "u_9", "chat": "u_1", "waits": "u_1"}
 
 
@@ -206,7 +200,7 @@ async def test_a_processor_behind_takes_inherited_identity_off_again(tmp_path: P
 def test_nothing_acknowledged_is_lost_when_the_processor_is_killed_while_spans_wait() -> None:
     """Killed at random moments under load, every acknowledged span arrives, and none with another's end user."""
     finished = subprocess.run(
-        [sys.executable, TORTURE / "kill9.py", "--mode", "inherit", "--kills", "4"],
+        [sys.executable, TORTURE / "kill9.py", "--mode", "inherit", "--kills", "3"],
         capture_output=True,
         text=True,
         timeout=100,

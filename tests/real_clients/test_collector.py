@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,24 @@ def test_a_collector_behind(tmp_path: Path) -> None:
     assert written.count("neatlogs.end_user.id: Str(") % expected.count(ID) == 0
     assert SENT.count(ID) == 16
     assert written.count("neatlogs.end_user.id: Str(") * 8 == written.count("Span #")
+
+
+async def test_sampling_that_keeps_every_root(tmp_path: Path) -> None:
+    """Through the example configuration go all roots, and the children of three traces in 256."""
+    sent = ExportTraceServiceRequest()
+    spans = sent.resource_spans.add().scope_spans.add().spans
+    for trace in range(256):
+        trace_id = bytes(15) + bytes([trace])
+        spans.add(trace_id=b"\1" + trace_id[1:], span_id=b"r" * 8, name="root")
+        spans.add(trace_id=b"\1" + trace_id[1:], span_id=b"c" * 8, parent_span_id=b"r" * 8, name=f"child {trace}")
+    config = configuration("collector-sampling.yaml")
+    async with Upstream() as upstream:
+        config["exporters"] = plain("otlp_grpc", f"127.0.0.1:{upstream.port}")["exporters"]
+        config["service"]["pipelines"]["traces"]["exporters"] = ["otlp_grpc"]
+        body = await received_through(config, upstream, tmp_path, sent.SerializeToString())
+    groups = ExportTraceServiceRequest.FromString(body).resource_spans
+    names = Counter(span.name for group in groups for scope in group.scope_spans for span in scope.spans)
+    assert names == {"root": 256, "child 0": 1, "child 1": 1, "child 2": 1}
 
 
 async def test_the_transform_of_the_readme(tmp_path: Path) -> None:

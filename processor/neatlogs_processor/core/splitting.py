@@ -48,6 +48,17 @@ class Group(NamedTuple):
     spans: list[tuple[Head, bytes]]
 
 
+class _Piece(NamedTuple):
+    """As `Group`, with the spans alone, and from where to where their fields stand in the request."""
+
+    resource: bytes
+    scope: bytes
+    is_entry_service: bool
+    first: int
+    last: int
+    payloads: list[bytes]
+
+
 class Apart:
     """A request, taken apart as it is iterated over; any number of times.
 
@@ -66,6 +77,18 @@ class Apart:
         self.rest = b""
 
     def __iter__(self) -> Iterator[Group]:
+        for piece in self._pieces():
+            spans = self._body[piece.first : piece.last]
+            heads = read_heads(spans, piece.payloads, is_entry_service=piece.is_entry_service)
+            paired = list(zip(heads, piece.payloads, strict=True))
+            yield Group(piece.resource, piece.scope, piece.is_entry_service, paired)
+
+    def without_heads(self) -> Iterator[tuple[bytes, bytes, list[bytes]]]:
+        """The resource, scope and spans of each group, where nobody asks what the spans say of themselves."""
+        for piece in self._pieces():
+            yield piece.resource, piece.scope, piece.payloads
+
+    def _pieces(self) -> Iterator[_Piece]:
         body = self._body
         rest = bytearray()
         for outer in fields(body, 0, len(body), refuse_groups=False):
@@ -75,7 +98,7 @@ class Apart:
                 rest += body[outer.tag : outer.end]
         self.rest = bytes(rest)
 
-    def _resource_spans(self, outer: Field, rest: bytearray) -> Iterator[Group]:
+    def _resource_spans(self, outer: Field, rest: bytearray) -> Iterator[_Piece]:
         body = self._body
         frame = bytearray()
         resources = []
@@ -96,18 +119,15 @@ class Apart:
         policy = self._policy
         is_entry_service = policy.roots == "entry" and service_name(body, resources) in policy.entry_services
         for field in fields(body, outer.start, outer.end, refuse_groups=False):
-            if field.number == RESOURCE_SPANS_SCOPE_SPANS and field.wire_type == LEN:
-                yield from self._scope_spans(field, resource, is_entry_service, rest)
-
-    def _scope_spans(self, outer: Field, resource: bytes, is_entry_service: bool, rest: bytearray) -> Iterator[Group]:
-        scope = _scope_frame(self._body, outer.start, outer.end)
-        has_spans = False
-        for first, last, payloads in _spans(self._body, outer.start, outer.end):
-            has_spans = True
-            heads = read_heads(self._body[first:last], payloads, is_entry_service=is_entry_service)
-            yield Group(resource, scope, is_entry_service, list(zip(heads, payloads, strict=True)))
-        if not has_spans:
-            rest += encode_len(REQUEST_RESOURCE_SPANS, resource + encode_len(RESOURCE_SPANS_SCOPE_SPANS, scope))
+            if field.number != RESOURCE_SPANS_SCOPE_SPANS or field.wire_type != LEN:
+                continue
+            scope = _scope_frame(body, field.start, field.end)
+            has_spans = False
+            for first, last, payloads in _spans(body, field.start, field.end):
+                has_spans = True
+                yield _Piece(resource, scope, is_entry_service, first, last, payloads)
+            if not has_spans:
+                rest += encode_len(REQUEST_RESOURCE_SPANS, resource + encode_len(RESOURCE_SPANS_SCOPE_SPANS, scope))
 
 
 class Together:

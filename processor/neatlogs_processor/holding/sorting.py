@@ -110,9 +110,9 @@ def join(fragments: Sequence[tuple[bytes, int, bytes]]) -> list[tuple[bytes, int
         try:
             stamp = Stamp(attributes)
             spans = [
-                (group.resource, group.scope, stamp.on(span))
-                for group in Apart(body, EndUserPolicy())
-                for _, span in group.spans
+                (resource, scope, stamp.on(span))
+                for resource, scope, payloads in Apart(body, EndUserPolicy()).without_heads()
+                for span in payloads
             ]
         except MalformedOtlpError:
             # It was sound when it was held. Whatever it is now, it must not keep the others waiting for ever.

@@ -28,6 +28,9 @@ _SETTINGS: Final[dict[str, Any]] = {
     "insert_deduplicate": 0,
     "max_partitions_per_insert_block": 0,
 }
+_LOOKS: Final = 3
+_FIRST_DAY: Final = date(1970, 1, 1)
+_LAST_DAY: Final = date(2149, 6, 6)
 
 
 @dataclass(frozen=True)
@@ -76,45 +79,49 @@ class Rebuilt:
     long: list[date] = field(default_factory=list)
 
 
-def compare(client: Client, only: date | None = None) -> list[Day]:
+def compare(client: Client, only: date | None = None, *, rollups_first: bool = False) -> list[Day]:
     """Return what each day holds, in their order.
 
-    The rollups are counted first: what is written meanwhile makes no day look short that is not... except for an
-    instant, so a day that looks short is looked at again before it is called so.
+    Args:
+        client: Of the database.
+        only: This day alone.
+        rollups_first: What is written meanwhile makes no day look long. Otherwise it makes none look short; except for
+            the instant between the table and its views, so a day that looks short has to be looked at again.
 
     Raises:
         Exception: Of clickhouse-connect, or of the connection.
     """
-    where = "" if only is None else " WHERE r.day = {day:Date}"
-    bound = {"day": only}
-    counted = _by_day(
-        client,
-        "SELECT day, sum(n) FROM (SELECT r.day AS day, r.trace_id, uniqExactMerge(r.spans) AS n"
-        f" FROM neatlogs_traces AS r{where} GROUP BY r.day, r.trace_id) GROUP BY day",
-        bound,
-    )
-    found = _by_day(
-        client,
-        f"SELECT r.day AS day, uniqExact(r.trace_id, r.span_id) FROM neatlogs_roots AS r{where} GROUP BY day",
-        bound,
-    )
-    source = "otel_traces" if only is None else _rows_of(only)
-    spans = _by_day(
-        client,
-        "SELECT day, sum(n) FROM (SELECT s.day AS day, s.trace_id, uniqExact(s.span) AS n"
-        f" FROM ({spans_of(source)}) AS s GROUP BY s.day, s.trace_id) GROUP BY day",
-        {},
-    )
-    roots = _by_day(
-        client,
-        "SELECT s.day AS day, uniqExact(s.trace_id, s.span_id)"
-        f" FROM ({spans_of(source)}) AS s WHERE s.rank < 2 GROUP BY day",
-        {},
-    )
+    early = _of_rollups(client, only) if rollups_first else None
+    spans, roots = _of_table(client, "otel_traces" if only is None else _rows_of(only))
+    counted, found = early or _of_rollups(client, only)
     return [
         Day(day, spans.get(day, 0), counted.get(day, 0), roots.get(day, 0), found.get(day, 0))
         for day in sorted({*counted, *found, *spans, *roots})
     ]
+
+
+def _of_table(client: Client, source: str) -> tuple[dict[date, int], dict[date, int]]:
+    """Return the spans and the roots of each day, of all rows or of a subquery."""
+    spans = (
+        "SELECT day, sum(n) FROM (SELECT s.day AS day, s.trace_id, uniqExact(s.span) AS n"
+        f" FROM ({spans_of(source)}) AS s GROUP BY s.day, s.trace_id) GROUP BY day"
+    )
+    roots = (
+        "SELECT s.day AS day, uniqExact(s.trace_id, s.span_id)"
+        f" FROM ({spans_of(source)}) AS s WHERE s.rank < 2 GROUP BY day"
+    )
+    return _by_day(client, spans, {}), _by_day(client, roots, {})
+
+
+def _of_rollups(client: Client, only: date | None) -> tuple[dict[date, int], dict[date, int]]:
+    """Return how many spans and roots of each day the rollups have."""
+    where = "" if only is None else " WHERE r.day = {day:Date}"
+    counted = (
+        "SELECT day, sum(n) FROM (SELECT r.day AS day, r.trace_id, uniqExactMerge(r.spans) AS n"
+        f" FROM neatlogs_traces AS r{where} GROUP BY r.day, r.trace_id) GROUP BY day"
+    )
+    found = f"SELECT r.day AS day, uniqExact(r.trace_id, r.span_id) FROM neatlogs_roots AS r{where} GROUP BY day"
+    return _by_day(client, counted, {"day": only}), _by_day(client, found, {"day": only})
 
 
 def rebuild(client: Client, out: TextIO, *, every_day: bool = False) -> Rebuilt:
@@ -134,16 +141,18 @@ def rebuild(client: Client, out: TextIO, *, every_day: bool = False) -> Rebuilt:
     for one in days:
         if not (one.is_short or every_day):
             continue
-        # Somebody may have been writing while the days were counted.
-        (now,) = compare(client, one.day) or [Day(one.day)]
+        now = _look(client, one.day)
         if now.is_short or every_day:
             _say(out, now, "filled")
             fill(client, one.day)
             done.filled.append(one.day)
-            (now,) = compare(client, one.day)
-            if now.is_short:
+            if _look(client, one.day).is_short:
                 done.still_short.append(one.day)
-    done.long = [one.day for one in days if one.is_long]
+    done.long = [
+        one.day
+        for one in days
+        if one.is_long and any(now.is_long for now in compare(client, one.day, rollups_first=True))
+    ]
     out.write(f"{done.days:,} days compared, {len(done.filled):,} of them filled\n")
     if done.long:
         out.write(
@@ -160,11 +169,21 @@ def rebuild(client: Client, out: TextIO, *, every_day: bool = False) -> Rebuilt:
 def report(client: Client, out: TextIO) -> bool:
     """Say of which days the rollups are short, and change nothing; return whether there is such a day."""
     days = compare(client)
-    short = [day for one in days if one.is_short for day in compare(client, one.day) if day.is_short]
+    short = [now for one in days if one.is_short and (now := _look(client, one.day)).is_short]
     for one in short:
         _say(out, one, "short")
     out.write(f"{len(days):,} days compared, {len(short):,} of them short\n")
     return bool(short)
+
+
+def _look(client: Client, day: date) -> Day:
+    """Compare a day, again where it looks short: it may have been between the table and its views."""
+    found = Day(day)
+    for _ in range(_LOOKS):
+        found = next(iter(compare(client, day)), Day(day))
+        if not found.is_short:
+            break
+    return found
 
 
 def fill(client: Client, day: date) -> None:
@@ -183,7 +202,10 @@ def _rows_of(day: date) -> str:
     """Return the rows of `otel_traces` of a day as a subquery; its bounds let the server skip all other partitions."""
     first = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
     low, high = (f"toDateTime64('{time:%Y-%m-%d} 00:00:00', 9, 'UTC')" for time in (first, first + timedelta(days=1)))
-    return f"(SELECT * FROM otel_traces WHERE Timestamp >= {low} AND Timestamp < {high})"
+    # Earlier times count as of the first day that a Date has, later ones as of the last.
+    bounds = [f"Timestamp >= {low}"] if day > _FIRST_DAY else []
+    bounds += [f"Timestamp < {high}"] if day < _LAST_DAY else []
+    return f"(SELECT * FROM otel_traces WHERE {' AND '.join(bounds)})"
 
 
 def _by_day(client: Client, statement: str, bound: dict[str, Any]) -> dict[date, int]:

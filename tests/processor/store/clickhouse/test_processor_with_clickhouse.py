@@ -68,6 +68,16 @@ async def test_what_is_acknowledged_is_on_the_server(database: Database) -> None
     assert f"store {url(database)}" in finished.stderr
 
 
+async def test_what_was_just_acknowledged_is_on_the_page(database: Database) -> None:
+    """The page of the same processor asks the same database."""
+    async with running(store=url(database), store_batch_time="0s") as processor:
+        await export(processor.target, traces(trace(1, spans=3, user="alice@example.com")).body)
+        async with httpx.AsyncClient(timeout=60) as client:
+            answer = await client.get(f"http://{processor.admin}/traces?last=all")
+    assert answer.status_code == 200
+    assert "alice@example.com" in answer.text
+
+
 async def test_requests_of_one_moment_go_in_together(database: Database) -> None:
     """Small inserts are what costs the server most: it has made one part for all of them."""
     async with running(store=url(database), store_batch_time="1s") as processor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import pytest
 
+from neatlogs_processor.core.request import Request, Signal
 from neatlogs_processor.store.clickhouse.rebuilding import compare, rebuild, report
 from neatlogs_processor.store.clickhouse.schema import ROLLUPS, view
 from support.clickhouse_store import Database, rollups_of
@@ -75,6 +77,30 @@ def test_filling_what_is_whole_changes_nothing(filled: Database) -> None:
     for _ in range(2):
         rebuild(filled.client, io.StringIO(), every_day=True)
     assert rollups_of(filled.client) == before
+
+
+def test_filling_while_others_write_counts_everything_once(filled: Database) -> None:
+    """What is written meanwhile is filled, or comes through the views, or both."""
+    bodies = [traces(trace(number, spans=3)).body for number in range(10, 22)]
+
+    def write() -> None:
+        with filled.writer() as writer:
+            for body in bodies:
+                writer.write([Request(Signal.TRACES, body)])
+
+    emptied(filled)
+    thread = threading.Thread(target=write)
+    thread.start()
+    client = filled.server.client(filled.name)
+    try:
+        while thread.is_alive():
+            rebuild(client, io.StringIO(), every_day=True)
+    finally:
+        thread.join()
+    rebuild(client, io.StringIO())
+    client.close()
+    found = rollups_of(filled.client)
+    assert sorted(said["spans"] for said in found.values()) == [3] * 12 + [5] * 3
 
 
 def test_rollups_with_more_than_the_table_are_named(filled: Database) -> None:

@@ -218,12 +218,16 @@ class Holding:
         try:
             # The commit takes place even where the client goes away meanwhile.
             await asyncio.shield(kept)
-        except DiskFullError:
-            self._events.disk_full()
-            raise self._refusal("the disk of --queue-dir is full") from None
-        except sqlite3.Error as error:
-            self._events.broken(error)
-            raise self._refusal("the disk of --queue-dir does not work") from None
+        except (DiskFullError, sqlite3.Error) as error:
+            full = isinstance(error, DiskFullError)
+            if full:
+                self._events.disk_full()
+            else:
+                self._events.broken(error)
+            # A root is known in memory, and those that waited for it make room by going on. Only a crash before they
+            # have gone would cost them their end user.
+            if held:
+                raise self._refusal(f"the disk of --queue-dir {'is full' if full else 'does not work'}") from None
 
     def _kept(self, fragments: Iterable[Held], done: asyncio.Future[None]) -> None:
         for one in fragments:

@@ -89,6 +89,8 @@ class HoldingWriter:
         """
         insertion = _Insertion(fragments, roots, self._loop.create_future())
         with self._condition:
+            if self._closing:
+                raise RuntimeError("the file of held spans is closed")
             self._insertions.append(insertion)
             self._condition.notify()
         return insertion.future
@@ -166,7 +168,7 @@ class HoldingWriter:
         roots = [root for root in words.values() if root is not None]
         for question in questions:
             self._answer(question)
-        if insertions and not self._has_room(size):
+        if size and not self._has_room(size):
             self._settle(insertions, DiskFullError())
             insertions = []
         if not (insertions or deletions or forgotten or roots):

@@ -193,6 +193,22 @@ async def test_a_disk_that_does_not_work_is_answered_with_come_again(tmp_path: P
         assert parts.holding.spans == 1
 
 
+async def test_what_has_gone_on_is_deleted_when_the_disk_works_again(tmp_path: Path) -> None:
+    """A root is taken although its file cannot be written, its children go on, and their deletion is made up for."""
+    async with holding_in(tmp_path) as parts:
+        await parts.send(child("llm"))
+        with sqlite3.connect(holding_file_in(tmp_path), isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await parts.send(root("chat", **USER))
+            await until(lambda: len(parts.queue.spans) == 2)
+            other.execute("ROLLBACK")
+            await until(lambda: not other.execute("SELECT count(*) FROM fragments").fetchone()[0])
+        other.close()
+    assert parts.outcome("stamped") == 1
+    with pytest.raises(RuntimeError, match="closed"):
+        await parts.send(child("too late", trace_id=b"\x09" * 16))
+
+
 async def test_what_was_damaged_between_two_runs_is_reported(tmp_path: Path) -> None:
     """A file found damaged at the start is counted; its sound fragments wait on."""
     path = holding_file_in(tmp_path)

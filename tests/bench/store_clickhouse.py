@@ -46,12 +46,12 @@ def measure(sqlite: Path, kind: Kind, spans: int, copies: int) -> None:
             reader = ClickHouseReader(lambda: server.client(database.name))
             with closing(reader):
                 print()
-                store_questions.compare(sqlite, reader, name="ClickHouse")
+                store_questions.compare(sqlite, {"ClickHouse": reader})
                 if copies:
                     _multiply(database.client, copies)
                     _sizes(database.client)
                     print()
-                    store_questions.ask_other(sqlite, reader)
+                    store_questions.ask_other(sqlite, {"ClickHouse": reader})
         finally:
             database.close()
 

@@ -45,25 +45,31 @@ def ask(path: Path) -> None:
             reader.close()
 
 
-def compare(path: Path, other: TraceReader, *, name: str) -> None:
-    """Ask every question of an embedded store and of another one with the same traces, and print both medians."""
+def compare(path: Path, others: dict[str, TraceReader]) -> None:
+    """Ask every question of stores beside an embedded one, all with the same traces, and print the medians."""
     spans, traces, questions = _asked_of(path)
     print(f"Questions to {spans:,} spans in {traces:,} traces, milliseconds, medians\n")
-    print(f"{'':64} {'SQLite':>10} {name:>10}")
     with closing(SqliteReader(path)) as reader:
-        for asked, question in questions.items():
-            figures = [median(_took(question, one)[0][1:]) for one in (reader, other)]
-            print(f"{asked:64} {' '.join(f'{figure:>10.1f}' for figure in figures)}", flush=True)
+        _print_medians(questions, {"SQLite": reader, **others})
 
 
-def ask_other(path: Path, other: TraceReader) -> None:
-    """Ask a store that has the traces of an embedded one, and more, and print the medians."""
-    _, _, questions = _asked_of(path)
-    for asked, question in questions.items():
-        try:
-            print(f"{asked:64} {median(_took(question, other)[0][1:]):>10.1f}", flush=True)
-        except ProcessorError as error:  # noqa: PERF203  # the others are asked all the same
-            print(f"{asked:64} {error}", flush=True)
+def ask_other(path: Path, others: dict[str, TraceReader]) -> None:
+    """Ask stores that have the traces of an embedded one, and more, and print the medians."""
+    _print_medians(_asked_of(path)[2], others)
+
+
+def _print_medians(questions: dict[str, Callable[[TraceReader], object]], readers: dict[str, TraceReader]) -> None:
+    print(f"{'':64} {' '.join(f'{name:>10}' for name in readers)}")
+    for name, question in questions.items():
+        print(f"{name:64} {' '.join(f'{_median(question, one):>10}' for one in readers.values())}", flush=True)
+
+
+def _median(question: Callable[[TraceReader], object], reader: TraceReader) -> str:
+    try:
+        return f"{median(_took(question, reader, SECONDS / 5)[0][1:]):.1f}"
+    except ProcessorError as error:
+        # The others are asked all the same.
+        return str(error)
 
 
 def _asked_of(path: Path) -> tuple[int, int, dict[str, Callable[[TraceReader], object]]]:
@@ -77,11 +83,13 @@ def _asked_of(path: Path) -> tuple[int, int, dict[str, Callable[[TraceReader], o
     return spans, traces, _questions(trace, session)
 
 
-def _took(question: Callable[[TraceReader], object], reader: TraceReader) -> tuple[list[float], list[float]]:
+def _took(
+    question: Callable[[TraceReader], object], reader: TraceReader, seconds: float = SECONDS
+) -> tuple[list[float], list[float]]:
     """Ask a question a number of times; return each time's milliseconds by the clock, and those of our own CPU."""
     took: list[float] = []
     cpu: list[float] = []
-    while len(took) < ROUNDS and (len(took) < 3 or sum(took) < SECONDS * 1000):
+    while len(took) < ROUNDS and (len(took) < 3 or sum(took) < seconds * 1000):
         began, used = time.perf_counter(), time.process_time()
         question(reader)
         took.append((time.perf_counter() - began) * 1000)

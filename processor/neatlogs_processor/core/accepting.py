@@ -35,8 +35,8 @@ class Accepting:
     """
 
     def __init__(self, keys: Sequence[IdentityKey], *, strip: bool) -> None:
-        self._of = {what: [one for one in keys if one.carries is what] for what in Carries}
-        self._metadata = [one for one in keys if one.carries in (Carries.METADATA, Carries.MEMBERS)]
+        self._of = {what: [(one.wire, one.key) for one in keys if one.carries is what] for what in Carries}
+        self._metadata = [(one.wire, one.carries) for one in keys if one.carries in (Carries.METADATA, Carries.MEMBERS)]
         # A key that is listed for something else is not a member of the metadata, whatever it begins with.
         self._listed = frozenset(one.wire for one in keys if one.carries is not Carries.MEMBERS)
         self._seek = sought_by(keys)
@@ -68,20 +68,20 @@ class Accepting:
 
     def _first(self, attributes: SpanAttributes, what: Carries) -> tuple[str, str] | None:
         """The first usable value, and the key that it stands under."""
-        for one in self._of[what]:
-            text = attributes.usable(one.wire)
+        for wire, key in self._of[what]:
+            text = attributes.usable(wire)
             # Else all whose ids were scrubbed would be one end user.
             if text is not None and not text.startswith(_SCRUBBED):
-                return text, one.key
+                return text, key
         return None
 
     def _accepted_metadata(self, attributes: SpanAttributes) -> str | None:
-        for one in self._metadata:
-            if one.carries is Carries.METADATA:
-                texts = (object_text(value) for value in attributes.values(one.wire))
+        for wire, carries in self._metadata:
+            if carries is Carries.METADATA:
+                texts = (object_text(value) for value in attributes.values(wire))
                 text = next((text for text in texts if text is not None), None)
             else:
-                members = self._members(attributes, one.wire)
+                members = self._members(attributes, wire)
                 text = members_text(members) if members else None
             if text is not None:
                 return text

@@ -28,7 +28,7 @@ class Emitting:
     """
 
     def __init__(self, keys: Sequence[IdentityKey]) -> None:
-        self._keys = keys
+        self._keys = [(one.wire, one.carries) for one in keys]
         self._strip = sought_by(one for one in keys if one.key not in EVERY_SPANS_OWN)
         self._beside = sought_by(keys) | Sought((END_USER_METADATA,))
 
@@ -46,14 +46,14 @@ class Emitting:
         metadata = None if end_user_id is None else attributes.usable(END_USER_METADATA)
         texts = {Carries.USER: end_user_id, Carries.METADATA: metadata, Carries.SESSION: attributes.usable(SESSION_ID)}
         put: dict[bytes, str] = {}
-        for one in self._keys:
-            if one.carries is not Carries.MEMBERS:
-                text = texts[one.carries]
-                if text is not None and one.wire not in attributes:
-                    put[one.wire] = text
+        for wire, carries in self._keys:
+            if carries is not Carries.MEMBERS:
+                text = texts[carries]
+                if text is not None and wire not in attributes:
+                    put[wire] = text
             elif metadata is not None:
                 for name, text in member_texts(metadata).items():
-                    key = one.wire + name.encode()
+                    key = wire + name.encode()
                     if key not in attributes:
                         put.setdefault(key, text)
         return Changes(put) if put else None

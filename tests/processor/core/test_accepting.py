@@ -9,13 +9,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from bench.payloads import request as batch
+from bench.payloads import said_by_an_sdk
 from neatlogs_processor.core.accepting import Accepting
 from neatlogs_processor.core.identity_keys import SDKS, read_identity_keys
 from neatlogs_processor.core.policy import Counts, EndUserPolicy, Enforced, Place
 from neatlogs_processor.core.treatment import Treatment
 from neatlogs_processor.errors import MalformedOtlpError
+from support.byte_orders import BYTE_ORDERS, in_byte_order
+from support.owner_oracle import oracle_edit
+from support.spans import attributes as texts
 from support.spans import child, request, root
-from support.wire_forms import LEN, field
+from support.wire_forms import LEN, field, read_fields
 
 STRICT = EndUserPolicy()
 ENTRY = EndUserPolicy("entry", frozenset({"shop"}))
@@ -255,6 +260,36 @@ def test_accepting_twice_is_accepting_once() -> None:
     body = request(root(user__id="u_1", metadata='{"a":1}', session__id="s"), child(user__id="u_2"))
     once = treat(body, strip=True).body
     assert treat(once, strip=True).body is once
+
+
+@pytest.mark.parametrize("strip", [False, True])
+@pytest.mark.parametrize("order", BYTE_ORDERS)
+def test_every_byte_order_is_read_and_kept(order: str, strip: bool) -> None:
+    """Whoever wrote a request, its users are found, and of each span what stays is byte for byte as it was written."""
+    written = in_byte_order(said_by_an_sdk(batch("llm", 48, "nowhere"), "every"), order)
+    stage = Accepting(SDKS["openinference"], strip=strip)
+    edited = stage(written, STRICT)
+    put = {ID: "u_812", SOURCE: "user.id", METADATA: '{"plan":"pro","region":"eu"}', SESSION: "s_1"}
+    keys = ("user.id", "session.id", "metadata")
+    expected, removed = oracle_edit(written, STRICT, lambda _: (put, ()), lambda key: strip and key in keys)
+    assert ExportTraceServiceRequest.FromString(edited.body) == expected
+    assert (edited.changed, edited.removed) == (6, removed)
+    before = {field for span in spans_in(written) for field in read_fields(span)}
+    after = {field for span in spans_in(edited.body) for field in read_fields(span)}
+    added = {(9, LEN, one.SerializeToString()) for one in texts(put)}
+    assert after - added <= before
+
+
+def spans_in(body: bytes) -> list[bytes]:
+    """The bytes of each span, without the lengths around it."""
+    return [
+        span
+        for _, _, resource_spans in read_fields(body)
+        for number, _, scope_spans in read_fields(resource_spans)
+        if number == 2
+        for inner, _, span in read_fields(scope_spans)
+        if inner == 2
+    ]
 
 
 def test_an_accepted_value_that_cannot_be_read_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from neatlogs_processor.store.writing import Writing
 from support.clickhouse_server import ClickHouseServer
 from support.stored import NOW, Stored
 
+POLICY = EndUserPolicy()
 _AT_ONCE = 25
 _OPENED = 3
 _DATABASES = itertools.count(1)
@@ -92,15 +94,19 @@ class Database:
             self.client.command(statement)
         self.reader = ClickHouseReader(lambda: server.client(self.name))
 
-    def fill(self, requests: Iterable[bytes], overrides: Iterable[Override] = ()) -> None:
+    def fill(
+        self, requests: Iterable[bytes], overrides: Iterable[Override] = (), policy: EndUserPolicy = POLICY
+    ) -> None:
         """Empty it, and write these requests into it."""
         for table in (*TABLES, *ROLLUPS):
             self.client.command(f"TRUNCATE TABLE {table}")
-        self.add(requests, overrides)
+        self.add(requests, overrides, policy)
 
-    def add(self, requests: Iterable[bytes], overrides: Iterable[Override] = ()) -> None:
+    def add(
+        self, requests: Iterable[bytes], overrides: Iterable[Override] = (), policy: EndUserPolicy = POLICY
+    ) -> None:
         """Write these requests into it, as one insert."""
-        rows = [row for body in requests for row in read_spans(body, EndUserPolicy()).rows.values()]
+        rows = [row for body in requests for row in read_spans(body, policy).rows.values()]
         if rows:
             self.client.insert("otel_traces", rows, column_names=COLUMNS, column_type_names=TYPES)
         ignored = [
@@ -119,16 +125,19 @@ class Database:
 
 @contextlib.contextmanager
 def two_engines(
-    database: Database, traces: Sequence[Stored] | Sequence[bytes], overrides: Sequence[Override] = ()
+    database: Database,
+    traces: Sequence[Stored] | Sequence[bytes],
+    overrides: Sequence[Override] = (),
+    policy: EndUserPolicy = POLICY,
 ) -> Iterator[TwoEngines]:
     """Write traces into both engines, and read them from both."""
     requests = [trace.request() if isinstance(trace, Stored) else trace for trace in traces]
-    database.fill(requests, overrides)
+    database.fill(requests, overrides, policy)
     with TemporaryDirectory() as directory:
         path = Path(directory, "traces.db")
         with contextlib.closing(open_writer(path)) as connection:
-            batches = [(read_request(body, EndUserPolicy()), ()) for body in requests]
-            Writing(connection).write([*batches, (read_request(b"", EndUserPolicy()), tuple(overrides))], NOW)
+            batches = [(read_request(body, policy), ()) for body in requests]
+            Writing(connection).write([*batches, (read_request(b"", policy), tuple(overrides))], NOW)
         with contextlib.closing(SqliteReader(path)) as sqlite:
             yield TwoEngines(sqlite, database.reader, path, database)
 
@@ -222,4 +231,11 @@ def _as_text(span: SpanDetail) -> SpanDetail:
 
 
 def _texts(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {key: value if isinstance(value, str) else str(value) for key, value in attributes.items()}
+    return {
+        key: value if isinstance(value, str) else json.dumps(_whole(value), ensure_ascii=False)
+        for key, value in attributes.items()
+    }
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -137,7 +137,9 @@ def candidates(filters: Sequence[Filter], view: View, now: int, version: tuple[i
 
 def days_of(view: View, now: int, column: str = "r.day") -> Condition:
     """Return the condition that rows are of the view's period, or of the days beside it."""
-    return days_between(*view.period.bounds(now), column, beside=DAYS_BESIDE)
+    low, high = view.period.bounds(now)
+    # What states no start is of the beginning of time, unless a later day knows better.
+    return days_between(low, high, column, beside=DAYS_BESIDE) if low else Condition("1")
 
 
 def days_between(low: int, high: int, column: str = "r.day", *, beside: int = 0) -> Condition:

@@ -58,7 +58,9 @@ FROM
     FROM
     (
         SELECT
-            toDate(Timestamp, 'UTC') AS day,
+            -- A Date is between 1970-01-01 and 2149-06-06; times outside are of its first or its last day.
+            toDate(greatest(toDateTime64('1970-01-01 00:00:00', 9, 'UTC'),
+                least(Timestamp, toDateTime64('2149-06-06 00:00:00', 9, 'UTC'))), 'UTC') AS day,
             TraceId AS trace_id,
             SpanId AS span_id,
             -- Ids that are not eight bytes are none of OpenTelemetry's, and still are told apart.

@@ -152,7 +152,7 @@ ENGINE = $aggregating
 PARTITION BY day
 ORDER BY trace_id
 $ttl_day
-SETTINGS ttl_only_drop_parts = 1$window;
+SETTINGS index_granularity = 1024, ttl_only_drop_parts = 1$window;
 
 -- One row for each end user whom a root names, until merged. Of conflicting roots it knows all, and cannot know which
 -- of them speaks for its trace: it finds end users, and neatlogs_traces says what is theirs.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from neatlogs_processor.core.policy import Override, Place
@@ -15,7 +15,7 @@ from support.stored import DAY, MINUTE, NOW, SECOND, Stored
 from support.stored_strategies import filters, stores
 from support.two_engines import Database, everything_else, lists_of, orders_of, two_engines
 
-# `make conformance` takes its time.
+# `make conformance` takes its time. What fails is shown as it was drawn: making it smaller takes minutes.
 EXAMPLES = int(os.environ.get("CONFORMANCE_EXAMPLES", "4"))
 
 MANY = [
@@ -57,6 +57,7 @@ PERIODS = {
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(stores(), st.lists(st.lists(filters(), min_size=1, max_size=2), min_size=10, max_size=10))

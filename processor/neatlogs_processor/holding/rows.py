@@ -10,7 +10,7 @@ from neatlogs_processor.core.stamping import Owner
 ROW_OVERHEAD: Final = 128
 """Bytes that a fragment takes beside its spans, so that many small ones fill the room too."""
 
-ROOT_OVERHEAD: Final = 256
+ROOT_OVERHEAD: Final = 400
 """Bytes of memory that a remembered root takes beside the attributes that it gives."""
 
 

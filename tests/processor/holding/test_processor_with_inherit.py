@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from neatlogs_processor.errors import ConfigError
 from neatlogs_processor.holding.file import HoldingFile, holding_file_in
+from neatlogs_processor.holding.rows import fragment_of
 from neatlogs_processor.settings import check_together, load
 from support.otlp_sink import OtlpSink, attributes
 from support.processor import running, until
@@ -102,15 +104,22 @@ async def test_spans_wait_across_a_restart(tmp_path: Path) -> None:
 async def test_time_passes_while_the_processor_is_stopped(tmp_path: Path) -> None:
     """The wait counts from arrival by the wall clock: what is overdue at the next start goes on as it is."""
     queue = tmp_path / "queue"
-    async with running(upstream_endpoint="127.0.0.1:9", queue_dir=str(queue), inherit=True) as processor:
-        await export(processor.target, request(child("waits")))
+    queue.mkdir()
+    arrivals = {"overdue": time.time() - 7_200, "in time": time.time(), "of a clock put back": time.time() + 7_200}
+    file = HoldingFile(holding_file_in(queue))
+    with file.transaction():
+        file.insert(
+            fragment_of(number, bytes([number]) * 16, arrived, 1, request(child(name)))
+            for number, (name, arrived) in enumerate(arrivals.items(), start=1)
+        )
+    file.close()
     with OtlpSink() as sink:
-        await asyncio.sleep(0.01)
         async with running(
-            upstream_endpoint=f"127.0.0.1:{sink.grpc_port}", queue_dir=str(queue), inherit=True, inherit_wait="10ms"
-        ):
+            upstream_endpoint=f"127.0.0.1:{sink.grpc_port}", queue_dir=str(queue), inherit=True, inherit_wait="1h"
+        ) as processor:
+            await until(lambda: processor.service.telemetry.counters.inherit_spans.get("timed_out") == 1)
             await until(lambda: len(sink.spans) == 1)
-    assert sink.spans == [child("waits")]
+    assert sink.spans == [child("overdue")]
 
 
 async def test_what_waited_is_not_forgotten_when_the_option_is_taken_away(tmp_path: Path) -> None:

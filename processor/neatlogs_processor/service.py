@@ -194,6 +194,7 @@ class Service:
                 self.store_place,
                 policy=self._treat.policy,
                 batch_time=settings.store_batch_time,
+                most_requests=settings.max_concurrent_requests if settings.queue_dir is None else _TOGETHER,
                 telemetry=self.telemetry,
                 chance=_chance,
             )
@@ -401,5 +402,7 @@ def _welcome(settings: Settings, listening: Listening, store: Path | ClickHouseL
             " OTEL_EXPORTER_OTLP_ENDPOINT=%s OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
             address if address.path else f"http://{address}",
         )
-    elif settings.upstream_headers and not (upstream.tls or upstream.is_loopback):
+    if isinstance(store, ClickHouseLogin) and store.can_be_overheard:
+        logger.warning("the password travels to %s without TLS; clickhouses://host encrypts it", store.address)
+    if upstream is not None and settings.upstream_headers and not (upstream.tls or upstream.is_loopback):
         logger.warning("headers travel to %s without TLS; https://host:port encrypts them", upstream)

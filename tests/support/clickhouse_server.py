@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -28,13 +29,16 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import chdb
 import clickhouse_connect
 import lz4.frame
 from clickhouse_connect.driver.client import Client
+
+if TYPE_CHECKING:
+    from support.certificates import Pair
 
 WAIT_SECONDS = 60.0
 REAL = os.environ.get("CLICKHOUSE", "")
@@ -302,16 +306,16 @@ class ClickHouseServer:
 
 
 @contextlib.contextmanager
-def clickhouse_server(*, password: str = "") -> Iterator[ClickHouseServer]:
+def clickhouse_server(*, password: str = "", tls: Pair | None = None) -> Iterator[ClickHouseServer]:
     """Run a server with nothing in it; what it stored is removed when it ends.
 
-    `CLICKHOUSE=http://user:password@host:8123` takes a real one instead, unless a password is asked for.
+    `CLICKHOUSE=http://user:password@host:8123` takes a real one instead, unless a password or TLS is asked for.
     """
-    if REAL and not password:
+    if REAL and not password and tls is None:
         yield _real(REAL)
         return
     path = Path(tempfile.mkdtemp(prefix="clickhouse-"))
-    process, port = _start(path, 0, password)
+    process, port = _start(path, 0, password, tls)
     server = ClickHouseServer(port, path, password, _process=process)
     try:
         yield server
@@ -331,9 +335,12 @@ def _real(url: str) -> ClickHouseServer:
     )
 
 
-def _start(path: Path, port: int, password: str) -> tuple[subprocess.Popen[str], int]:
+def _start(path: Path, port: int, password: str, tls: Pair | None = None) -> tuple[subprocess.Popen[str], int]:
     process = subprocess.Popen(
-        [sys.executable, __file__, "--path", str(path), "--port", str(port), "--password", password],
+        [
+            *(sys.executable, __file__, "--path", str(path), "--port", str(port), "--password", password),
+            *(() if tls is None else ("--certificate", str(tls.certificate), "--key", str(tls.key))),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -351,10 +358,16 @@ def main() -> None:
     parser.add_argument("--path", required=True)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--password", default="")
+    parser.add_argument("--certificate")
+    parser.add_argument("--key")
     given = parser.parse_args()
     engine = _Engine(given.path, given.password)
     with ThreadingHTTPServer(("127.0.0.1", given.port), _handler(engine)) as server:
         server.daemon_threads = True
+        if given.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(given.certificate, given.key)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         print("listening", server.server_port, flush=True)
         server.serve_forever()
 

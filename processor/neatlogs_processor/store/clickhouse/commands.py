@@ -14,7 +14,7 @@ from neatlogs_processor.formats import format_duration
 from neatlogs_processor.query.units import timestamp
 from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin, connect, explain
 from neatlogs_processor.store.clickhouse.migrating import check, keep_days, migrate
-from neatlogs_processor.store.clickhouse.schema import TABLES, VERSION, statements
+from neatlogs_processor.store.clickhouse.schema import DEDUPLICATION_WINDOW, TABLES, VERSION, statements
 from neatlogs_processor.store.found import Found
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def migrate_now(login: ClickHouseLogin, max_age: int | None, out: TextIO) -> Non
         done = migrate(client, login.address, max_age=max_age)
         check(client, login.address)
         (old,) = client.query("SELECT count() > 0 FROM otel_traces").first_row or (0,)
+        (engine,) = client.query(
+            "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = 'otel_traces'"
+        ).first_row or ("",)
     if done.made:
         out.write(f"made in {login.address.database}: {', '.join(done.made)} (schema {VERSION})\n")
     else:
@@ -89,6 +92,11 @@ def migrate_now(login: ClickHouseLogin, max_age: int | None, out: TextIO) -> Non
         out.write("otel_traces holds spans from before; store rebuild puts them on the page\n")
     if "otel_traces" in done.found and "otel_traces" not in done.made and done.before == 0:
         out.write("otel_traces was there already and stays as it is, with the TTL that it has\n")
+    if str(engine).startswith("MergeTree") and "deduplication_window" not in str(engine):
+        out.write(
+            "otel_traces does not recognise an insert that is repeated; to have it do so:"
+            f" ALTER TABLE otel_traces MODIFY SETTING non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}\n"
+        )
 
 
 def _make_database(login: ClickHouseLogin) -> None:

@@ -43,6 +43,11 @@ class ClickHouseLogin:
     password: str = ""
     authorities: Path | None = None
 
+    @property
+    def can_be_overheard(self) -> bool:
+        """Whether there is a password, and it leaves this machine without TLS."""
+        return bool(self.password) and not (self.address.tls or self.address.is_loopback)
+
     def __repr__(self) -> str:
         return f"ClickHouseLogin({self.address})"
 
@@ -116,7 +121,6 @@ def connect(login: ClickHouseLogin, *, database: str | None = None, patience: fl
     """
     try:
         import clickhouse_connect
-        from clickhouse_connect import common
     except ImportError:
         raise ConfigError(
             "--store clickhouse://... needs a package that is not installed: pip install 'neatlogs-otel[clickhouse]'"
@@ -124,8 +128,6 @@ def connect(login: ClickHouseLogin, *, database: str | None = None, patience: fl
     # Both log what they do again, with its URL; we say what matters of it.
     for name in ("clickhouse_connect", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # A session would make its statements wait for each other.
-    common.set_setting("autogenerate_session_id", False)
     address = login.address
     return clickhouse_connect.get_client(
         host=address.host,
@@ -137,6 +139,8 @@ def connect(login: ClickHouseLogin, *, database: str | None = None, patience: fl
         ca_cert=None if login.authorities is None else str(login.authorities),
         connect_timeout=CONNECT_SECONDS,
         send_receive_timeout=patience,
+        # A session would make its statements wait for each other.
+        autogenerate_session_id=False,
         # Repetition is decided here, where it is known whether it can count twice.
         query_retries=0,
         compress="lz4",

@@ -50,6 +50,8 @@ class ClickHouseStore:
         login: Where, and how to get in.
         policy: What the rule was told.
         batch_time: For how many seconds requests gather.
+        most_requests: How many there can be at the same time. When half of them wait, waiting longer would gather less:
+            those who wait for an answer send nothing.
         telemetry: Counts and logs.
         chance: Returns a random number, 0 <= chance < 1.
         clock: Returns nanoseconds since the epoch.
@@ -61,12 +63,14 @@ class ClickHouseStore:
         *,
         policy: EndUserPolicy,
         batch_time: float,
+        most_requests: int,
         telemetry: Telemetry,
         chance: Callable[[], float],
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._login = login
         self._batch_time = batch_time
+        self._enough = max(1, most_requests // 2)
         self._telemetry = telemetry
         self._chance = chance
         self._writer = ClickHouseWriter(login, policy=policy, clock=clock, unavailable=self._unavailable)
@@ -183,6 +187,8 @@ class ClickHouseStore:
             return group
 
     def _is_full(self) -> bool:
+        if len(self._waiting) >= self._enough:
+            return True
         spans = sum(one.spans for one in self._waiting)
         return spans >= GROUP_SPANS or sum(len(one.request.body) for one in self._waiting) >= GROUP_BYTES
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,15 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from neatlogs_processor.errors import ConfigError
+from neatlogs_processor.errors import ConfigError, ProcessorError
+from neatlogs_processor.formats import ClickHouseAddress
+from neatlogs_processor.store.clickhouse import commands
+from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin, connect
+from neatlogs_processor.store.clickhouse.destination import ClickHouseStore
+from neatlogs_processor.telemetry import Telemetry
+from support.certificates import Authority
 from support.clickhouse_server import ClickHouseServer, clickhouse_server
-from support.clickhouse_store import Database, rollups_of
+from support.clickhouse_store import POLICY, Database, rollups_of
 from support.processor import program, run, running, until
 from support.store_parts import trace, traces
 from support.upstream import Upstream, export, refused
@@ -189,3 +196,47 @@ async def test_migrate_makes_it_ready(guarded: ClickHouseServer) -> None:
     assert finished.stdout.startswith("made in made_by_hand: otel_traces, ")
     async with program("--store", guarded.url("made_by_hand"), environ=environ) as processor:
         await processor.ready()
+
+
+def test_tls_trusts_the_authority_that_is_named_and_no_other(tmp_path: Path) -> None:
+    """clickhouses:// is checked against --store-ca-file; a certificate that somebody else signed is not accepted."""
+    ours, others = Authority(tmp_path, "ours"), Authority(tmp_path, "others")
+    with clickhouse_server(tls=ours.issue("server", "127.0.0.1")) as server:
+        address = ClickHouseAddress("127.0.0.1", server.port, tls=True)
+        with contextlib.closing(connect(ClickHouseLogin(address, authorities=ours.certificate))) as client:
+            assert client.command("SELECT 1") == 1
+        with pytest.raises(ProcessorError, match="cannot be reached"):
+            commands.look(ClickHouseLogin(address, authorities=others.certificate))
+
+
+async def test_requests_do_not_wait_for_those_that_cannot_come(database: Database) -> None:
+    """When half of all requests that there may be wait, they go in: whoever waits for an answer sends nothing."""
+    store = ClickHouseStore(
+        database.login,
+        policy=POLICY,
+        batch_time=3600,
+        most_requests=4,
+        telemetry=Telemetry(),
+        chance=lambda: 0.5,
+    )
+    store.start()
+    try:
+        sending = asyncio.gather(*[store.send(traces(trace(number))) for number in range(4)])
+        assert await asyncio.wait_for(sending, 60) == [b""] * 4
+    finally:
+        await store.close()
+    assert database.number("SELECT count() FROM otel_traces") == 4
+
+
+@pytest.mark.parametrize(
+    ("address", "password", "warned"),
+    [
+        (ClickHouseAddress("db.example.com", 8123), "secret", True),
+        (ClickHouseAddress("db.example.com", 8123), "", False),
+        (ClickHouseAddress("db.example.com", 8443, tls=True), "secret", False),
+        (ClickHouseAddress("localhost", 8123), "secret", False),
+    ],
+)
+def test_a_password_that_others_could_hear_is_noticed(address: ClickHouseAddress, password: str, warned: bool) -> None:
+    """It leaves the machine without TLS: the log says so at the start."""
+    assert ClickHouseLogin(address, password).can_be_overheard is warned

@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 
-from bench.scale.document import BENCHMARKS, DOCUMENT, RATES, cell, number, tables, with_tables, written
-from bench.scale.model import clickhouse, cost, limits, mixed, processors, read_inputs, sqlite, values_of
+from bench.scale.document import (
+    BENCHMARKS,
+    DOCUMENT,
+    RATES,
+    cell,
+    number,
+    tables,
+    with_measurements,
+    with_tables,
+    written,
+)
+from bench.scale.model import INPUTS_FILE, clickhouse, cost, limits, mixed, processors, read_inputs, sqlite, values_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GROUPS = read_inputs()
@@ -32,9 +42,22 @@ def test_writing_the_tables_changes_nothing_else() -> None:
 
 @pytest.mark.parametrize("one", [one for one in INPUTS if "row" in one], ids=lambda one: one["name"])
 def test_measured_inputs_are_those_of_the_benchmarks(one: dict[str, Any]) -> None:
-    """To within a quarter, which is more than a plan is good for: then measure, and change the input."""
+    """To within a half, by which a shared machine may be wrong; `make scale ARGS=--write` takes them anew."""
     measured = cell(BENCHMARKS.read_text(encoding="utf-8"), one["row"], one["column"])
-    assert one["value"] == pytest.approx(measured, rel=0.25)
+    assert one["value"] == pytest.approx(measured, rel=0.5)
+
+
+def test_measured_inputs_are_taken_from_the_benchmarks() -> None:
+    """Writing takes each of them from its cell, and leaves the others, and the words, as they are."""
+    inputs, benchmarks = INPUTS_FILE.read_text(encoding="utf-8"), BENCHMARKS.read_text(encoding="utf-8")
+    spoiled = re.sub(r"value = [\d.]+(?=\n.*\nrow = )", "value = 987", inputs)
+    assert spoiled.count("value = 987") == sum("row" in one for one in INPUTS)
+    taken = with_measurements(spoiled, benchmarks)
+    assert "987" not in taken
+    assert [line for line in taken.splitlines() if not line.startswith("value")] == [
+        line for line in inputs.splitlines() if not line.startswith("value")
+    ]
+    assert taken == with_measurements(inputs, benchmarks)
 
 
 def test_every_input_says_where_it_comes_from() -> None:

@@ -267,6 +267,20 @@ def with_tables(document: str) -> str:
     return document
 
 
+def with_measurements(inputs: str, document: str) -> str:
+    """Return the file of inputs with those that are measured set to what stands in a document now."""
+
+    def measured(block: re.Match[str]) -> str:
+        value = cell(document, block["row"], block["column"])
+        return f"{block['before']}value = {value:g}{block['between']}"
+
+    pattern = (
+        r'(?P<before>name = "\w+"\nwhat = "[^"]*"\n)value = [\d.]+'
+        r'(?P<between>\nunit = "[^"]*"\nrow = "(?P<row>[^"]*)"\ncolumn = "(?P<column>[^"]*)")'
+    )
+    return re.sub(pattern, measured, inputs)
+
+
 def cell(document: str, row: str, column: str) -> float:
     """Return the first number of a cell.
 

@@ -1,6 +1,6 @@
 """`make bench`: what the processor costs, as tables in Markdown. Compare within one run.
 
-Without arguments it takes three minutes. `--tables` measures all that docs/benchmarks.md shows, a quarter of an hour;
+Without arguments it takes three to four minutes. `--tables` measures all that docs/benchmarks.md shows, in 15 to 30;
 `--full` every combination of payload, batch, identity, protocol, concurrency and compression, which takes hours.
 """
 

@@ -10,14 +10,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.clickhouse_server import clickhouse_server
+from support.clickhouse_server import ClickHouseServer, clickhouse_server
 from support.two_engines import Database
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
-    """A database with the store's tables."""
-    with clickhouse_server() as server:
-        made = Database(server)
-        yield made
-        made.close()
+@pytest.fixture(scope="session")
+def server() -> Iterator[ClickHouseServer]:
+    """A server with nothing in it."""
+    with clickhouse_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def database(server: ClickHouseServer) -> Iterator[Database]:
+    """A database with the store's tables. To make it takes longer than to empty it."""
+    made = Database(server)
+    yield made
+    made.close()

@@ -18,23 +18,24 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from support.clickhouse_server import WAIT_SECONDS, ClickHouseServer, clickhouse_server
+from support.clickhouse_server import WAIT_SECONDS, clickhouse_server
 from support.page import PageUnderTest, page_under_test
+from support.two_engines import Database
+
+
+def migrate(url: str) -> None:
+    """Make the store's tables by the command that makes them; those that are there stay."""
+    command = [sys.executable, "-m", "neatlogs_processor", "store", "migrate", "--store", url]
+    subprocess.run(command, check=True, capture_output=True, timeout=WAIT_SECONDS)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ClickHouseServer]:
-    """A server with the store's tables, made by the command that makes them."""
-    with clickhouse_server() as running:
-        command = [sys.executable, "-m", "neatlogs_processor", "store", "migrate", "--store", running.url()]
-        subprocess.run(command, check=True, capture_output=True, timeout=WAIT_SECONDS)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def site(server: ClickHouseServer) -> Iterator[PageUnderTest]:
-    """A processor that keeps traces there."""
-    with page_under_test("--store", server.url(), "--store-batch-time", "100ms") as running:
+def site(database: Database) -> Iterator[PageUnderTest]:
+    """A processor that keeps traces in ClickHouse."""
+    database.fill([])
+    url = database.server.url(database.name)
+    migrate(url)
+    with page_under_test("--store", url, "--store-batch-time", "100ms") as running:
         send(running)
         yield running
 
@@ -91,8 +92,7 @@ def test_the_api_says_it_as_json_and_csv(site: PageUnderTest) -> None:
 def test_the_page_stays_up_without_its_server() -> None:
     """While ClickHouse is away the page says so in a sentence of its own, and it works again when ClickHouse does."""
     with clickhouse_server() as server:
-        command = [sys.executable, "-m", "neatlogs_processor", "store", "migrate", "--store", server.url()]
-        subprocess.run(command, check=True, capture_output=True, timeout=WAIT_SECONDS)
+        migrate(server.url())
         with page_under_test("--store", server.url()) as site:
             assert "/traces" in read(site, "/traces")
             server.kill()

@@ -180,3 +180,21 @@ def test_a_trace_over_midnight_is_one_trace(database: Database) -> None:
     )
     assert (found["spans"], found["roots"]) == (2, 1)
     assert database.number("SELECT uniqExact(day) FROM neatlogs_traces") == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["unhex('ff00fe')", "repeat('x', 1000000)", "'\\0'", "repeat('[', 100000)", "'-1e999'"]
+)
+def test_no_row_makes_an_insert_fail(database: Database, text: str) -> None:
+    """The views must not cost a Collector its own inserts, whatever stands in a row: no text, too much of it."""
+    identity = "'neatlogs.end_user.id', 'neatlogs.end_user.metadata'"
+    keys = f"{identity}, 'neatlogs.tags', 'gen_ai.usage.input_tokens', 'session.id'"
+    said = f"mapFromArrays([{keys}], arrayMap(key -> {text}, [{keys}]))"
+    database.client.command(
+        "INSERT INTO otel_traces (Timestamp, TraceId, SpanId, ParentSpanId, SpanName, ServiceName, ResourceAttributes,"
+        " SpanAttributes, Duration, StatusCode, `Events.Timestamp`, `Events.Name`, `Events.Attributes`)"
+        f" SELECT toDateTime64('1900-01-01 00:00:00', 9, 'UTC'), {text}, {text}, '', {text}, {text}, {said}, {said},"
+        f" 18446744073709551615, {text}, [toDateTime64('2262-04-11 00:00:00', 9, 'UTC')], [{text}], [{said}]"
+    )
+    assert database.number("SELECT count() FROM otel_traces") == 1
+    assert database.number("SELECT count() FROM neatlogs_traces") == 1

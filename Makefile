@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test browser-test browser-lint node-example page-example lint bench bench-collector spreading-collector bench-shim bench-store scale interop-clickhouse torture demo screenshots check wheel-check clean
+.PHONY: help run test browser-test browser-lint node-example page-example lint bench bench-collector spreading-collector bench-shim bench-store scale conformance interop-clickhouse torture demo screenshots check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -101,6 +101,9 @@ bench-shim: $(VENV)/.dev  ## Measure the shim: its span processor beside one tha
 ENGINE ?= sqlite
 bench-store: $(VENV)/.dev  ## Measure the store: writing, room on disk, questions (ARGS="--spans 5000000", ENGINE=clickhouse)
 	$(BIN)/python -m tests.bench.store --engine $(ENGINE) $(ARGS)
+
+conformance: $(VENV)/.dev  ## The long form of the comparison of both engines: the same traces and filters, by the hundred
+	CONFORMANCE_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/python -m pytest tests/processor/store/conformance -o timeout=3600
 
 interop-clickhouse: $(VENV)/.dev  ## The tests of the store on ClickHouse against a real server (CLICKHOUSE=http://user:password@host:8123)
 	@test -n "$(CLICKHOUSE)" || { echo "Name a server: make interop-clickhouse CLICKHOUSE=http://user:password@host:8123"; exit 1; }

@@ -205,6 +205,7 @@ def _queue_command(argv: list[str]) -> Callable[[Loaded], int]:
     given, argv[:] = own.parse_known_args(argv)
 
     def run(loaded: Loaded) -> int:
+        from neatlogs_processor.holding.file import describe_held
         from neatlogs_processor.queue import commands
 
         path = loaded.settings.queue_dir
@@ -212,6 +213,8 @@ def _queue_command(argv: list[str]) -> Callable[[Loaded], int]:
             raise ConfigError(f"queue {name} needs --queue-dir DIRECTORY")
         if name == "ls":
             commands.list_queue(path, sys.stdout)
+            if held := describe_held(path):
+                print(held)
         elif name == "replay":
             commands.replay(path, _ids(given.id), sys.stdout)
         else:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from neatlogs_processor.core.stamping import Owner
+from neatlogs_processor.errors import ProcessorError
 from neatlogs_processor.holding.rows import ROW_OVERHEAD, Fragment, Held, Root
 
 VERSION: Final = 1
@@ -172,6 +173,27 @@ class Salvage:
 def holding_file_in(directory: Path) -> Path:
     """Return the file in a queue's directory."""
     return directory / f"holding.v{VERSION}.sqlite"
+
+
+def describe_held(directory: Path) -> str:
+    """Return a line about the spans that wait in a queue's directory, also beside a running processor.
+
+    Empty where no processor has held spans there.
+
+    Raises:
+        ProcessorError: The file cannot be read.
+    """
+    path = holding_file_in(directory)
+    if not path.is_file():
+        return ""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            spans, traces, size = connection.execute(
+                "SELECT ifnull(sum(spans), 0), count(DISTINCT trace_id), ifnull(sum(length(body)), 0) FROM fragments"
+            ).fetchone()
+    except sqlite3.Error as error:
+        raise ProcessorError(f"{path} cannot be read ({error})") from None
+    return f"{spans} spans of {traces} traces ({size} bytes) wait for the root of their trace (--inherit)"
 
 
 def open_or_salvage(

@@ -16,8 +16,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from neatlogs_processor.errors import ConfigError
-from neatlogs_processor.holding.file import HoldingFile, holding_file_in
+from neatlogs_processor.cli import main
+from neatlogs_processor.errors import ConfigError, ProcessorError
+from neatlogs_processor.holding.file import HoldingFile, describe_held, holding_file_in
 from neatlogs_processor.holding.rows import fragment_of
 from neatlogs_processor.settings import check_together, load
 from support.otlp_sink import OtlpSink, attributes
@@ -154,6 +155,20 @@ async def test_what_cannot_go_on_yet_stays_although_the_option_is_taken_away(tmp
     file = HoldingFile(holding_file_in(queue))
     assert [one.spans for one in file.held()] == [1]
     file.close()
+
+
+async def test_queue_ls_says_what_waits_for_its_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever looks into the queue's directory, also beside a running processor, is told about held spans."""
+    queue = tmp_path / "queue"
+    assert describe_held(queue) == ""
+    async with running(upstream_endpoint="127.0.0.1:9", queue_dir=str(queue), inherit=True) as processor:
+        await export(processor.target, request(child("llm"), child("tool"), child("other", trace_id=b"\x09" * 16)))
+        assert main(["queue", "ls", "--queue-dir", str(queue)]) == 0
+    assert "3 spans of 2 traces" in capsys.readouterr().out
+    headless = holding_file_in(tmp_path)
+    headless.write_bytes(b"not a database" * 100)
+    with pytest.raises(ProcessorError, match="cannot be read"):
+        describe_held(tmp_path)
 
 
 async def test_a_store_beside_has_the_spans_at_once_and_as_they_came(tmp_path: Path) -> None:

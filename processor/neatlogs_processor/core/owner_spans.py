@@ -9,7 +9,8 @@ they came, or, where nothing has to change, not even that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from operator import or_
@@ -108,11 +109,11 @@ class Changes(NamedTuple):
     Attributes:
         put: Texts by key, which UTF-8 can hold. Each stands there once afterwards, in the place of the first attribute
             with that key, or behind all other fields; of a key that is not sought it is not seen that it stands there.
-        removed: Keys, all sought ones, that are not there afterwards.
+        removed: Keys, all sought ones, that are not there afterwards. A set, because a span may hold very many.
     """
 
     put: Mapping[bytes, str] = MappingProxyType({})
-    removed: Collection[bytes] = ()
+    removed: AbstractSet[bytes] = frozenset()
 
 
 Edit: TypeAlias = Callable[[SpanAttributes], "Changes | None"]

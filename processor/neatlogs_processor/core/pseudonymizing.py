@@ -65,7 +65,7 @@ class Pseudonymizing:
         def edit(attributes: SpanAttributes) -> Changes | None:
             fates = {key: self._fate(key, attributes, work) for key in attributes}
             put = {key: fate for key, fate in fates.items() if isinstance(fate, str)}
-            removed = [key for key, fate in fates.items() if fate is False]
+            removed = {key for key, fate in fates.items() if fate is False}
             return Changes(put, removed) if put or removed else None
 
         edited = edit_owners(body, policy, seek=self._seek, edit=edit, strip=self._strip)

@@ -30,7 +30,7 @@ def edit(
     policy: EndUserPolicy = STRICT,
 ) -> Edited:
     """Put texts on every owner with a `user.id`, and strip the key from others if so."""
-    changes = None if put is None else Changes(put, removed)
+    changes = None if put is None else Changes(put, frozenset(removed))
     return edit_owners(body, policy, seek=USER, edit=lambda _: changes, strip=USER if strip else None)
 
 

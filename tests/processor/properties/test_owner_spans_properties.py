@@ -34,7 +34,7 @@ def changes(attributes: SpanAttributes) -> Changes | None:
     """Put a key that is there and one that may not be, and remove all under the prefix."""
     if b"user.id" not in attributes:
         return None
-    removed = [key for key in attributes if key.startswith(b"langfuse.trace.metadata.")]
+    removed = {key for key in attributes if key.startswith(b"langfuse.trace.metadata.")}
     return Changes({b"user.id": "u"}, removed)
 
 
@@ -103,7 +103,7 @@ def check(body: bytes, policy: EndUserPolicy) -> str:
     """Fail unless the result is the oracle's, or a refusal of what the oracle cannot read, or readers dispute."""
     seek = Sought((b"neatlogs.end_user.id",))
     strip = Sought((), (b"neatlogs.end_user",))
-    changes = Changes({b"user.id": "u"}, [b"neatlogs.end_user.metadata"])
+    changes = Changes({b"user.id": "u"}, {b"neatlogs.end_user.metadata"})
     beside = Sought((b"user.id", b"neatlogs.end_user.metadata"))
 
     def run_on(some: bytes) -> Edited:

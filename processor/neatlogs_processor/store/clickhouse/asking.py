@@ -41,6 +41,7 @@ _TOO_SLOW: Final = frozenset({159, 160, 209, 394})
 _TOO_LARGE: Final = frozenset({158, 191, 241, 307, 396})
 _TOO_BUSY: Final = frozenset({202})
 _NO_TABLES: Final = frozenset({16, 47, 60, 81})
+_MAY_NOT_SET: Final = frozenset({164, 452})
 _NOT_LET_IN: Final = frozenset({192, 193, 194, 497, 516})
 
 
@@ -186,6 +187,10 @@ def _meaning(code: int | None, patience: float) -> str:
         return "the ClickHouse server answers as many questions as it can; ask again"
     if code in _NO_TABLES:
         return "the tables are not there, or not all of them; `neatlogs-processor store migrate` makes them"
+    if code in _MAY_NOT_SET:
+        return (
+            "the ClickHouse server does not let this user limit a question; readonly = 2 would, 1 does not"
+        )
     if code in _NOT_LET_IN:
         return "the ClickHouse server does not let this user ask; see --store-password-file"
     return f"the ClickHouse server cannot answer (error {code})"

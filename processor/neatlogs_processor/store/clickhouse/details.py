@@ -11,8 +11,8 @@ from typing import Any, Final
 from neatlogs_processor.core.schema import in_namespace
 from neatlogs_processor.query.results import EventDetail, LinkDetail, OverrideRow, SpanDetail, TraceDetail, TraceRow
 from neatlogs_processor.store.clickhouse.asking import Question
-from neatlogs_processor.store.clickhouse.lists import these_traces
 from neatlogs_processor.store.clickhouse.schema import ENTRY_SPAN
+from neatlogs_processor.store.clickhouse.traces import these_traces
 from neatlogs_processor.store.details import MAX_OVERRIDES, MAX_SPANS, waterfall
 from neatlogs_processor.store.rows import COMPLETION_MARKER, kind_and_tokens
 

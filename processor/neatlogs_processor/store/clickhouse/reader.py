@@ -29,7 +29,7 @@ from neatlogs_processor.query.results import (
     ValueCount,
 )
 from neatlogs_processor.query.view import ALL_TIME, Tab, View
-from neatlogs_processor.store.clickhouse import coverage, details, lists, observed
+from neatlogs_processor.store.clickhouse import coverage, details, lists, observed, traces
 from neatlogs_processor.store.clickhouse.asking import ANSWER_SECONDS, Connection
 from neatlogs_processor.store.clickhouse.connection import ClickHouseLogin, connect
 from neatlogs_processor.store.reader import MAX_BESIDE_A_USER, MAX_TURNS, replace_tab
@@ -77,7 +77,7 @@ class ClickHouseReader:
     def traces(self, view: View, *, now: int) -> Page[TraceRow]:
         """See `TraceReader`."""
         with self._server.question() as question:
-            return lists.traces(question, replace_tab(view, Tab.TRACES), now)
+            return traces.traces(question, replace_tab(view, Tab.TRACES), now)
 
     def sessions(self, view: View, *, now: int) -> Page[SessionRow]:
         """See `TraceReader`."""
@@ -102,12 +102,12 @@ class ClickHouseReader:
     def newer(self, view: View, *, now: int, than: str) -> int:
         """See `TraceReader`."""
         with self._server.question() as question:
-            return lists.newer(question, replace_tab(view, Tab.TRACES), now, than)
+            return traces.newer(question, replace_tab(view, Tab.TRACES), now, than)
 
     def neighbours(self, view: View, trace_id: str, *, now: int) -> Neighbours:
         """See `TraceReader`."""
         with self._server.question() as question:
-            return lists.neighbours(question, replace_tab(view, Tab.TRACES), trace_id, now)
+            return traces.neighbours(question, replace_tab(view, Tab.TRACES), trace_id, now)
 
     def trace(self, trace_id: str) -> TraceDetail | None:
         """See `TraceReader`."""
@@ -122,7 +122,7 @@ class ClickHouseReader:
             sums = lists.sums_of(question, dialect, Tab.SESSIONS, session, everything, 0)
             if not sums:
                 return None
-            turns = lists.latest_traces(question, dialect, Condition("t.session = ?", (session,)), MAX_TURNS)
+            turns = traces.latest_traces(question, dialect, Condition("t.session = ?", (session,)), MAX_TURNS)
             return SessionDetail(lists.session_rows(question, sums, everything, 0)[0], turns[::-1])
 
     def user(self, end_user: str, view: View, *, now: int) -> UserDetail | None:
@@ -140,7 +140,7 @@ class ClickHouseReader:
             return UserDetail(
                 user=replace(row, first_seen=ever[0][-2], last_seen=ever[0][-1]),
                 sessions=lists.sessions_of(question, dialect, end_user, view, now, MAX_BESIDE_A_USER),
-                traces=lists.latest_traces(question, dialect, condition, MAX_BESIDE_A_USER),
+                traces=traces.latest_traces(question, dialect, condition, MAX_BESIDE_A_USER),
                 buckets=observed.histogram_of(question, dialect, condition, view, now, _BUCKETS),
             )
 

@@ -27,6 +27,7 @@ needs_faults = pytest.mark.skipif(bool(REAL), reason="a real server does not fai
         (202, "answers as many questions as it can; ask again"),
         (60, "store migrate"),
         (497, "does not let this user ask"),
+        (164, "readonly = 2 would"),
         (999, "cannot answer (error 999)"),
     ],
 )

@@ -90,7 +90,8 @@ def test_odd_text_is_found_as_it_stands(database: Database) -> None:
         assert lists_of(engines.clickhouse, everything) == lists_of(engines.sqlite, everything)
         asked = []
         for number, text in enumerate(USERS):
-            operators = (WITH_ONE[number % len(WITH_ONE)], WITH_ONE[(number + 3) % len(WITH_ONE)])
+            # All operators on all of them are as many statements again, and say no more.
+            operators = (WITH_ONE[number % len(WITH_ONE)],)
             fields = [Field("end_user"), Field("tag"), Field("metadata", "plan"), Field("metadata", f"in.{text}")]
             asked += [Filter(field, operator, (text,)) for field in fields for operator in operators]
             asked.append(Filter(Field("metadata", text), Operator.IS, ("key",)))

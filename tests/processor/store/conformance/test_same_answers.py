@@ -16,7 +16,7 @@ from support.stored_strategies import filters, stores
 from support.two_engines import Database, everything_else, lists_of, orders_of, two_engines
 
 # `make conformance` takes its time. What fails is shown as it was drawn: making it smaller takes minutes.
-EXAMPLES = int(os.environ.get("CONFORMANCE_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("CONFORMANCE_EXAMPLES", "3"))
 
 MANY = [
     Stored(
@@ -60,7 +60,7 @@ PERIODS = {
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(stores(), st.lists(st.lists(filters(), min_size=1, max_size=2), min_size=10, max_size=10))
+@given(stores(), st.lists(st.lists(filters(), min_size=1, max_size=2), min_size=8, max_size=8))
 def test_filters_select_the_same(database: Database, traces: list[Stored], questions: list[list[Filter]]) -> None:
     """Each filter, alone and with another, selects the same traces, sessions and end users, with the same sums."""
     with two_engines(database, traces) as engines:

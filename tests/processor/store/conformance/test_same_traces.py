@@ -19,7 +19,7 @@ from support.store_strategies import ENTRY_SERVICE, attributes, request, sent_sp
 from support.stored import DAY, MINUTE, NOW, SECOND, Stored
 from support.two_engines import Database, as_text, everything_else, lists_of, two_engines
 
-EXAMPLES = int(os.environ.get("CONFORMANCE_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("CONFORMANCE_EXAMPLES", "3"))
 POLICIES = [EndUserPolicy(), EndUserPolicy(roots="entry", entry_services=frozenset({ENTRY_SERVICE}))]
 MIDNIGHT = NOW - NOW % DAY
 

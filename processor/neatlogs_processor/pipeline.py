@@ -122,7 +122,7 @@ class Pipeline:
 
     def _is_quick(self, body: bytes) -> bool:
         size = len(body)
-        if not _SMALL < size <= _LARGE:
+        if self._treat.has_stages or not _SMALL < size <= _LARGE:
             return size <= _SMALL
         for _ in range(_SAMPLES):
             at = int(self._chance() * (size - _SAMPLE_BYTES))

@@ -36,6 +36,11 @@ class Treatment:
     pseudonymize: Stage | None = None
     emit: Stage | None = None
 
+    @property
+    def has_stages(self) -> bool:
+        """Whether anything is done beside the rule."""
+        return not (self.accept is None and self.pseudonymize is None and self.emit is None)
+
     def __call__(self, body: bytes) -> Enforced:
         """Treat a serialised `ExportTraceServiceRequest`; see `enforce_traces`, whose promises hold here too.
 

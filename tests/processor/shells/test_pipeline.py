@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from bench.payloads import KINDS, Kind
 from bench.payloads import request as batch
+from neatlogs_processor.core.emitting import Emitting
+from neatlogs_processor.core.identity_keys import BACKENDS, IdentityKey
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.request import Request, Signal
 from neatlogs_processor.core.treatment import Treatment
@@ -35,10 +38,17 @@ class Accepting:
         return b""
 
 
-def pipeline(sender: Broken | Accepting, telemetry: Telemetry, *, size: int = 1000, at_once: int = 1) -> Pipeline:
+def pipeline(
+    sender: Broken | Accepting,
+    telemetry: Telemetry,
+    *,
+    size: int = 1000,
+    at_once: int = 1,
+    emit: Sequence[IdentityKey] = (),
+) -> Pipeline:
     return Pipeline(
         dict.fromkeys(Signal, sender),
-        treat=Treatment(EndUserPolicy()),
+        treat=Treatment(EndUserPolicy(), emit=Emitting(emit) if emit else None),
         max_message_size=size,
         max_concurrent_requests=at_once,
         telemetry=telemetry,
@@ -115,6 +125,20 @@ async def test_a_very_large_request_is_walked_beside_the_loop() -> None:
     assert accepting.requests == []
     await later
     assert accepting.requests[0].body is body
+
+
+async def test_roots_to_edit_hold_nobody_up() -> None:
+    """With a stage beside the rule each root costs, however usual it looks; a small request is still done at once."""
+    accepting = Accepting()
+    for spans, at_once in ((100, True), (1_500, False)):
+        roots = [root(neatlogs__end_user__id=f"u_{number}", path="/" * 60) for number in range(spans)]
+        body = request(*roots)
+        busy = pipeline(accepting, Telemetry(), size=len(body), emit=BACKENDS["phoenix"])
+        soon = asyncio.create_task(busy.handle(Request(Signal.TRACES, body)))
+        await asyncio.sleep(0)
+        assert bool(accepting.requests) == at_once
+        await soon
+        assert accepting.requests.pop().body.count(b"\x07user.id") == spans
 
 
 async def test_a_client_that_leaves_is_counted_until_its_request_is_let_go() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from bench.payloads import KINDS, Kind
 from bench.payloads import request as batch
@@ -17,7 +18,7 @@ from neatlogs_processor.core.treatment import Treatment
 from neatlogs_processor.errors import ProcessorError, RequestTooLargeError
 from neatlogs_processor.pipeline import Pipeline
 from neatlogs_processor.telemetry import Telemetry
-from support.spans import request, root
+from support.spans import END_USER, attributes, request, root
 
 
 class Broken:
@@ -131,8 +132,8 @@ async def test_roots_to_edit_hold_nobody_up() -> None:
     """With a stage beside the rule each root costs, however usual it looks; a small request is still done at once."""
     accepting = Accepting()
     for spans, at_once in ((100, True), (1_500, False)):
-        roots = [root(neatlogs__end_user__id=f"u_{number}", path="/" * 60) for number in range(spans)]
-        body = request(*roots)
+        ids = {"trace_id": b"t" * 16, "span_id": b"s" * 8}
+        body = request(*(Span(attributes=attributes({END_USER: "u", "path": "/" * 90}), **ids) for _ in range(spans)))
         busy = pipeline(accepting, Telemetry(), size=len(body), emit=BACKENDS["phoenix"])
         soon = asyncio.create_task(busy.handle(Request(Signal.TRACES, body)))
         await asyncio.sleep(0)

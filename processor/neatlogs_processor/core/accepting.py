@@ -81,8 +81,7 @@ class Accepting:
                 texts = (object_text(value) for value in attributes.values(wire))
                 text = next((text for text in texts if text is not None), None)
             else:
-                members = self._members(attributes, wire)
-                text = members_text(members) if members else None
+                text = members_text(self._members(attributes, wire))
             if text is not None:
                 return text
         return None

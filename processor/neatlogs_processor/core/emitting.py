@@ -29,6 +29,8 @@ class Emitting:
 
     def __init__(self, keys: Sequence[IdentityKey]) -> None:
         self._keys = [(one.wire, one.carries) for one in keys]
+        # A key that is listed for something else is never that of a member, whatever the metadata holds.
+        self._listed = frozenset(one.wire for one in keys if one.carries is not Carries.MEMBERS)
         self._strip = sought_by(one for one in keys if one.key not in EVERY_SPANS_OWN)
         self._beside = sought_by(keys) | Sought((END_USER_METADATA,))
 
@@ -54,6 +56,6 @@ class Emitting:
             elif metadata is not None:
                 for name, text in member_texts(metadata).items():
                     key = wire + name.encode()
-                    if key not in attributes:
+                    if key not in attributes and key not in self._listed:
                         put.setdefault(key, text)
         return Changes(put) if put else None

@@ -97,7 +97,7 @@ def _read(word: str) -> IdentityKey:
             raise ValueError(f"{word!r}: only metadata has an attribute for each of its members")
         if not prefix.endswith(".") or "*" in prefix or not prefix.strip("."):
             raise ValueError(f"{word!r}: write what the keys begin with, a dot and a star, such as app.user.*")
-        if (NAMESPACE + b".").startswith(prefix.encode()) or SERVICE_NAME.startswith(prefix.encode()):
+        if any(own.startswith(prefix.encode()) for own in (NAMESPACE + b".", SESSION_ID, SERVICE_NAME)):
             raise ValueError(f"{word!r} covers keys that are not another SDK's")
         carries = Carries.MEMBERS
     else:

@@ -12,6 +12,9 @@ from neatlogs_processor.core.json_text import repaired
 from neatlogs_processor.core.schema import END_USER_METADATA
 from neatlogs_processor.core.strict import Json, json_of, text_of
 
+MAX_METADATA_CHARS: Final = 2**20
+"""Longer metadata is not read: a tree of it takes some twenty times its size, whoever made it up."""
+
 # NaN and infinities are no JSON; they become the strings that protobuf's JSON mapping gives them.
 _DECODER: Final = json.JSONDecoder(parse_constant=str)
 # What text that is JSON and more than a bare word begins with.
@@ -19,7 +22,9 @@ _BEGINS: Final = ("{", "[", '"')
 
 
 def read_object(text: str) -> dict[str, Json] | None:
-    """The JSON object that a text is; None where it is something else."""
+    """The JSON object that a text is; None where it is something else, or too long to be read."""
+    if len(text) > MAX_METADATA_CHARS:
+        return None
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -37,19 +42,26 @@ def object_text(value: AnyValue) -> str | None:
     """An attribute's value as metadata: text that is a JSON object stays as it is, a map becomes one.
 
     Returns:
-        The text; None where it is neither, or has no members.
+        The text; None where it is neither, has no members, or is too long to be read.
     """
     if value.HasField("string_value"):
         return value.string_value if read_object(value.string_value) else None
+    if value.ByteSize() > MAX_METADATA_CHARS:
+        return None
     return text_of(END_USER_METADATA, value) if value.kvlist_value.values else None
 
 
-def members_text(members: Mapping[str, AnyValue]) -> str:
+def members_text(members: Mapping[str, AnyValue]) -> str | None:
     """Metadata from an attribute for each of its members.
 
     SDKs write members that are no text as JSON, and some write texts so too: what is a JSON object, array or string is
     read. A bare number or word stays text, because it may have been one; filters take it for either.
+
+    Returns:
+        The text; None where there are no members, or they are too long to be read.
     """
+    if not members or sum(len(name) + value.ByteSize() for name, value in members.items()) > MAX_METADATA_CHARS:
+        return None
     return write({name: _member(value) for name, value in members.items()})
 
 

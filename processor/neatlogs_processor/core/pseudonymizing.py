@@ -7,19 +7,16 @@ emitted. What is accepted or emitted under other keys is identity too, and treat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from neatlogs_processor.core.allowed_metadata import AllowedMetadata
 from neatlogs_processor.core.identity_keys import EVERY_SPANS_OWN, Carries, IdentityKey, sought_by
-from neatlogs_processor.core.metadata_text import object_text
+from neatlogs_processor.core.metadata_text import MAX_METADATA_CHARS, object_text
 from neatlogs_processor.core.owner_spans import Changes, Edited, SpanAttributes, edit_owners
 from neatlogs_processor.core.policy import EndUserPolicy
 from neatlogs_processor.core.pseudonyms import PseudonymKeys
 from neatlogs_processor.core.schema import END_USER_ID, END_USER_METADATA, END_USER_SOURCE, NAMESPACE, in_namespace
 from neatlogs_processor.core.sought import Sought
-
-MAX_METADATA_CHARS: Final = 2**20
-"""Longer metadata is not read: a tree of it takes some twenty times its size, whoever made it up."""
 
 _Fate: TypeAlias = "str | bool"
 """What becomes of an attribute: it stays as it is, goes, or stands there with another text."""

@@ -13,6 +13,7 @@ from bench.payloads import request as batch
 from bench.payloads import said_by_an_sdk
 from neatlogs_processor.core.accepting import Accepting
 from neatlogs_processor.core.identity_keys import SDKS, read_identity_keys
+from neatlogs_processor.core.metadata_text import MAX_METADATA_CHARS
 from neatlogs_processor.core.policy import Counts, EndUserPolicy, Enforced, Place
 from neatlogs_processor.core.treatment import Treatment
 from neatlogs_processor.errors import MalformedOtlpError
@@ -185,6 +186,7 @@ def test_entry_spans_accept_under_the_policy() -> None:
 
 
 NESTED = "[" * 100_000
+TOO_LONG = '{"plan":"' + "x" * MAX_METADATA_CHARS + '"}'
 
 
 @pytest.mark.parametrize(
@@ -208,11 +210,14 @@ NESTED = "[" * 100_000
         ({"app.user.half": text('"\\ud800"'), "app.user.nan": text("[NaN]")}, '{"half":"\ufffd","nan":["NaN"]}'),
         ({"app.user.deep": text(NESTED)}, f'{{"deep":"{NESTED}"}}'),
         ({"app.user.": text("nameless")}, None),
+        ({"metadata": text(TOO_LONG)}, None),
+        ({"metadata": map_of(plan=text(TOO_LONG))}, None),
+        ({"app.user.name": text("Ada"), "app.user.long": text(TOO_LONG)}, None),
     ],
-    ids=range(15),
+    ids=range(18),
 )
 def test_metadata_is_one_object(values: Mapping[str, AnyValue], expected: str | None) -> None:
-    """A JSON object or map is metadata as it is; members gather into one; what is neither is passed over."""
+    """A JSON object or map is metadata as it is; members gather into one; what else there is is passed over."""
     found = attributes(treat(request(span_with([("user.id", text("u_1")), *values.items()]))))
     assert found.get(METADATA) == expected
 

@@ -10,6 +10,7 @@ from bench.payloads import request as batch
 from neatlogs_processor.core.accepting import Accepting
 from neatlogs_processor.core.emitting import Emitting
 from neatlogs_processor.core.identity_keys import BACKENDS, SDKS, read_identity_keys
+from neatlogs_processor.core.metadata_text import MAX_METADATA_CHARS
 from neatlogs_processor.core.policy import MAX_REPORTED_OVERRIDES, EndUserPolicy, Enforced, Place
 from neatlogs_processor.core.traces import enforce_traces
 from neatlogs_processor.core.treatment import Treatment
@@ -98,6 +99,13 @@ def test_a_member_never_takes_the_place_of_the_id() -> None:
     assert (left["usr.id"], left["usr.plan"]) == ("u_812", "pro")
 
 
+def test_a_member_never_takes_the_place_of_the_session() -> None:
+    """A root without a session does not get one from its metadata."""
+    body = request(root(neatlogs__end_user__id="u_812", neatlogs__end_user__metadata='{"session":"s_9","plan":"pro"}'))
+    left = attributes(treat(body, "app.*,app.session=session").body)
+    assert left.keys() & {"app.session", "app.plan"} == {"app.plan"}
+
+
 @pytest.mark.parametrize("end_user", ["", " \t", None])
 def test_nobody_is_not_emitted(end_user: str | None) -> None:
     """Without an end user neither id nor metadata is written; the session goes by itself."""
@@ -108,9 +116,12 @@ def test_nobody_is_not_emitted(end_user: str | None) -> None:
     assert left.keys() - {key.replace("__", ".") for key in values} == {"session.id"}
 
 
-@pytest.mark.parametrize("metadata", ["no json", "[1]", "{" * 100_000, "9" * 10_000])
+TOO_LONG = '{"plan":"' + "x" * MAX_METADATA_CHARS + '"}'
+
+
+@pytest.mark.parametrize("metadata", ["no json", "[1]", "{" * 100_000, "9" * 10_000, TOO_LONG])
 def test_metadata_that_is_no_object_has_no_members(metadata: str) -> None:
-    """What stands there is passed on whole, and as members not at all."""
+    """What stands there, or is too long to be read, is passed on whole, and as members not at all."""
     body = request(root(neatlogs__end_user__id="u", neatlogs__end_user__metadata=metadata))
     left = attributes(treat(body, "metadata,app.*").body)
     assert left["metadata"] == metadata

@@ -45,6 +45,7 @@ def test_what_need_not_be_said_is_not_written(written: str, canonical: str) -> N
         (["neatlogs.session.id=session"], "processor's own key"),
         (["neatlogs.end_user.*"], "not another SDK's"),
         (["neatlogs.*"], "not another SDK's"),
+        (["neatlogs.session.*"], "not another SDK's"),
         (["service.*"], "not another SDK's"),
         (["service.name"], "service.name"),
         ([""], "names no key"),

@@ -13,8 +13,9 @@ from neatlogs_processor.core.accepting import Accepting
 from neatlogs_processor.core.allowed_metadata import AllowedMetadata
 from neatlogs_processor.core.emitting import Emitting
 from neatlogs_processor.core.identity_keys import BACKENDS, SDKS, IdentityKey, read_identity_keys
+from neatlogs_processor.core.metadata_text import MAX_METADATA_CHARS
 from neatlogs_processor.core.policy import EndUserPolicy, Enforced, Place
-from neatlogs_processor.core.pseudonymizing import MAX_METADATA_CHARS, Pseudonymizing
+from neatlogs_processor.core.pseudonymizing import Pseudonymizing
 from neatlogs_processor.core.pseudonyms import parse_keys
 from neatlogs_processor.core.treatment import Treatment
 from support.pseudonym_cases import DATA, KEYS, cases

@@ -132,8 +132,8 @@ async def test_roots_to_edit_hold_nobody_up() -> None:
     """With a stage beside the rule each root costs, however usual it looks; a small request is still done at once."""
     accepting = Accepting()
     for spans, at_once in ((100, True), (1_500, False)):
-        ids = {"trace_id": b"t" * 16, "span_id": b"s" * 8}
-        body = request(*(Span(attributes=attributes({END_USER: "u", "path": "/" * 90}), **ids) for _ in range(spans)))
+        span = Span(trace_id=b"t" * 16, span_id=b"s" * 8, attributes=attributes({END_USER: "u", "path": "/" * 90}))
+        body = request(*[span] * spans)
         busy = pipeline(accepting, Telemetry(), size=len(body), emit=BACKENDS["phoenix"])
         soon = asyncio.create_task(busy.handle(Request(Signal.TRACES, body)))
         await asyncio.sleep(0)

@@ -71,7 +71,7 @@ class PseudonymKeys:
 
 
 def parse_keys(text: str) -> PseudonymKeys:
-    """Read a file of keys: `key-id secret`, one a line; empty lines and `#` lines are skipped.
+    """Read a file of keys: `key-id secret`, one a line; empty lines, `#` lines and a byte order mark are skipped.
 
     A secret of hexadecimal digits alone is read as such, every other one as base64 (of either alphabet, with or without
     padding).
@@ -80,7 +80,7 @@ def parse_keys(text: str) -> PseudonymKeys:
         ValueError: It holds no key, or a line cannot be used. The message names the line and repeats nothing of it.
     """
     keys: list[PseudonymKey] = []
-    for number, line in enumerate(_LINE_END.split(text), 1):
+    for number, line in enumerate(_LINE_END.split(text.removeprefix("\ufeff")), 1):
         words = line.replace("\t", " ").split(" ")
         words = [word for word in words if word]
         if not words or words[0].startswith("#"):

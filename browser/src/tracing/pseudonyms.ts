@@ -49,14 +49,17 @@ export class PseudonymKeys {
 }
 
 /**
- * Reads a file of keys: `key-id secret`, one a line; empty lines and `#` lines are skipped. A secret of hexadecimal
- * digits alone is read as such, every other one as base64 (of either alphabet, with or without padding).
+ * Reads a file of keys: `key-id secret`, one a line; empty lines, `#` lines and a byte order mark are skipped. A secret
+ * of hexadecimal digits alone is read as such, every other one as base64 (of either alphabet, with or without padding).
  *
  * @throws TypeError It holds no key, or a line cannot be used. The message names the line and repeats nothing of it.
  */
 export function parseKeys(text: string): PseudonymKeys {
   const keys: Key[] = [];
-  for (const [index, line] of text.split(/\r\n|\r|\n/).entries()) {
+  for (const [index, line] of text
+    .replace(/^\uFEFF/, "")
+    .split(/\r\n|\r|\n/)
+    .entries()) {
     const words = line.split(/[ \t]+/).filter((word) => word !== "");
     if (words[0] === undefined || words[0].startsWith("#")) continue;
     const key = keyOf(words, `line ${index + 1}`);

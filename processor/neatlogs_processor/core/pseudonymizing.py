@@ -45,7 +45,8 @@ class Pseudonymizing:
         self._metadata = metadata
         carrying = {Carries.METADATA, Carries.MEMBERS, *([] if keys is None else [Carries.USER])}
         treated = [one for one in others if one.carries in carrying]
-        self._listed = {one.wire: one for one in others if one.carries is not Carries.MEMBERS}
+        # A key may be accepted as one thing and emitted as another: then the one that is treated counts.
+        self._listed = {one.wire: one for one in (*others, *treated) if one.carries is not Carries.MEMBERS}
         self._prefixes = tuple(one.wire for one in treated if one.carries is Carries.MEMBERS)
         self._treated = frozenset(treated)
         self._seek = sought_by(treated) | Sought((), (NAMESPACE,))

@@ -248,6 +248,14 @@ def test_an_attribute_that_readers_could_disagree_about_keeps_its_key() -> None:
     assert values(treat(body).body)["root"] == {ID: PSEUDONYM, "b": ID}
 
 
+@pytest.mark.parametrize("others", ["app.login,app.login=session", "app.login=session,app.login"])
+def test_a_key_that_carries_an_id_anywhere_is_hidden_everywhere(others: str) -> None:
+    """What is accepted as an id and emitted as a session, or the other way round, leaves as a pseudonym."""
+    accept, emit = (read_identity_keys([one]) for one in others.split(","))
+    body = request(root(app__login="u_812", neatlogs__session__id="s_1"))
+    assert values(treat(body, accept=accept, emit=emit).body)["root"]["app.login"] == PSEUDONYM
+
+
 def test_a_root_full_of_members_that_go_takes_time_in_proportion() -> None:
     """A hundred thousand keys that may not leave, each another one, are removed in one pass."""
     span = root(**{f"usr.{number}": "x" for number in range(100_000)})

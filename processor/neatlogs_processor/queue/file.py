@@ -38,8 +38,8 @@ class QueueFile(QueueReader):
 
     Attributes:
         totals: How much there is; as of the last transaction, outside of one.
-        last_id: The highest id there was when the file was opened; 0 in an empty one.
-        newest: When the newest request there was then arrived.
+        last_id: The highest id there has been since the file was opened; 0 where there was none.
+        newest: When the newest request arrived that there has been since then.
 
     Raises:
         DamagedError: The file is not a sound queue.
@@ -87,6 +87,7 @@ class QueueFile(QueueReader):
         )
         self._connection.execute("INSERT INTO bodies VALUES (?, ?, ?)", (row.id, row.findings, row.body))
         self.totals = self.totals.plus(1, row.size, dead=dead)
+        self._saw(row.id, row.received)
 
     def delete(self, ids: Iterable[int]) -> None:
         """Forget requests; ids that are not there are ignored."""
@@ -174,8 +175,12 @@ class QueueFile(QueueReader):
         for row_id, signal, received, spans, size, sealed, dead in rows:
             check_seal(row_id, signal, received, spans, size, sealed)
             self.totals = self.totals.plus(1, size, dead=bool(dead))
-            self.last_id = row_id
-            self.newest = received if self.newest is None else max(self.newest, received)
+            self._saw(row_id, received)
+
+    def _saw(self, row_id: int, received: float) -> None:
+        # What moves here out of the journal counts: no later request may get one of these ids.
+        self.last_id = max(self.last_id, row_id)
+        self.newest = received if self.newest is None else max(self.newest, received)
 
     def _take_from_totals(self, row_id: int) -> int | None:
         found = self._connection.execute("SELECT size, dead FROM requests WHERE id = ?", (row_id,)).fetchone()

@@ -168,6 +168,38 @@ async def test_a_journal_on_a_damaged_disk_is_set_aside_with_an_alarm(
     assert {one.name for one in folder.iterdir()} == set(NAMES)
 
 
+async def test_ids_go_on_behind_those_of_a_damaged_journal(tmp_path: Path) -> None:
+    """What a damaged journal held has moved into the database: no new request gets an id that is in use there."""
+    path = tmp_path / "queue"
+    async with queue_in(path, Destination(_down), started=False) as parts:
+        await parts.send(*(traces(f"{number}", 1_000) for number in range(10)))
+        killed = left(path)
+    file = killed / NAMES[0]
+    flipped(file, file.read_bytes().index(b"3....."))
+    async with queue_in(killed, started=False) as second:
+        await second.send(*(traces(f"new {number}") for number in range(12)))
+        assert second.queue.state.requests == 21
+        killed_again = left(killed, "again")
+    async with queue_in(killed_again, workers=1) as third:
+        await third.emptied()
+    assert third.destination.accepted == [one for one in parts.sent if b"3....." not in one] + second.sent
+
+
+async def test_replay_puts_dead_letters_behind_what_a_killed_processor_left(tmp_path: Path) -> None:
+    """They get ids that no request in the journal has, and go out after all of those."""
+    path = tmp_path / "queue"
+    async with queue_in(path, Destination(lambda body: _no(body) if b"dead" in body else _down(body))) as parts:
+        await parts.send(traces("dead"))
+        await until(lambda: parts.queue.state.dead_requests == 1)
+        await parts.send(*(traces(f"waits {number}") for number in range(3)))
+        killed = left(path)
+    finished = await run("queue", "replay", "--queue-dir", str(killed))
+    assert finished.stdout == "1 dead letters wait for delivery again"
+    async with queue_in(killed, workers=1) as again:
+        await again.emptied()
+    assert again.destination.accepted == [*parts.sent[1:], parts.sent[0]]
+
+
 async def test_a_damaged_request_of_the_journal_becomes_a_dead_letter(tmp_path: Path) -> None:
     """It is kept aside as it is, as unreadable as it is, and the others are delivered."""
     path = tmp_path / "queue"

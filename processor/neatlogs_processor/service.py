@@ -330,6 +330,8 @@ class Service:
         The admin port comes last, so that it can be seen how all else ends.
         """
         self._listening = False
+        if isinstance(self._store, ClickHouseStore):
+            self._store.hurry()
         grace = self._settings.shutdown_timeout
         end = asyncio.get_running_loop().time() + grace
         await asyncio.gather(*(one.stop(grace) for one in (self._grpc, self._http) if one is not None))

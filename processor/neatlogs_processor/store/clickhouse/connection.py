@@ -123,7 +123,8 @@ def connect(login: ClickHouseLogin, *, database: str | None = None, patience: fl
         import clickhouse_connect
     except ImportError:
         raise ConfigError(
-            "--store clickhouse://... needs a package that is not installed: pip install 'neatlogs-otel[processor,clickhouse]'"
+            "--store clickhouse://... needs a package that is not installed:"
+            " pip install 'neatlogs-otel[processor,clickhouse]'"
         ) from None
     # Both log what they do again, with its URL; we say what matters of it.
     for name in ("clickhouse_connect", "urllib3"):

@@ -77,6 +77,7 @@ class ClickHouseStore:
         self._condition = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
         self._closing = False
+        self._hurried = False
         self._thread: threading.Thread | None = None
         # Why the last thing that was tried did not work; empty where it did. Only the thread writes it.
         self._trouble = ""
@@ -138,6 +139,12 @@ class ClickHouseStore:
                 self._waiting.remove(one)
             raise
 
+    def hurry(self) -> None:
+        """Write what waits, and what still comes, without gathering: whoever is about to stop waits for no more."""
+        with self._condition:
+            self._hurried = True
+            self._condition.notify()
+
     async def close(self) -> None:
         """Write what is waiting, and close the connections."""
         with self._condition:
@@ -187,7 +194,7 @@ class ClickHouseStore:
             return group
 
     def _is_full(self) -> bool:
-        if len(self._waiting) >= self._enough:
+        if self._hurried or len(self._waiting) >= self._enough:
             return True
         spans = sum(one.spans for one in self._waiting)
         return spans >= GROUP_SPANS or sum(len(one.request.body) for one in self._waiting) >= GROUP_BYTES

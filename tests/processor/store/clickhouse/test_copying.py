@@ -14,6 +14,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from neatlogs_processor.cli import main
 from neatlogs_processor.core.policy import EndUserPolicy, Override, Place
 from neatlogs_processor.errors import ProcessorError
 from neatlogs_processor.store.clickhouse.copying import Copying, Cursor, Verified, refuse_difference
@@ -21,7 +22,6 @@ from neatlogs_processor.store.files import open_reader, open_writer
 from neatlogs_processor.store.rows import read_request
 from neatlogs_processor.store.writing import Writing
 from support.clickhouse_store import NOW, POLICY, Database, rollups_of
-from support.processor import run
 from support.store_contents import rollups_of as rollups_of_sqlite
 from support.store_oracle import Sent
 from support.store_parts import START, trace
@@ -185,15 +185,17 @@ def test_a_difference_is_an_error(path: Path, database: Database) -> None:
         refuse_difference(verified)
 
 
-async def test_the_command_says_how_far_it_is_and_that_it_was_verified(path: Path, database: Database) -> None:
+def test_the_command_says_how_far_it_is_and_that_it_was_verified(
+    path: Path, database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One command moves everything; the second time it says that it goes on."""
-    words = ("store", "copy", f"sqlite:{path}", database.server.url(database.name))
-    finished = await run(*words)
-    assert finished.code == 0, finished.stderr
-    assert finished.stdout == (
-        "40 traces with 100 spans copied\nverified: 40 traces with 100 spans are the same in both"
+    words = ["store", "copy", f"sqlite:{path}", database.server.url(database.name)]
+    assert main(words) == 0
+    assert capsys.readouterr().out == (
+        "40 traces with 100 spans copied\nverified: 40 traces with 100 spans are the same in both\n"
     )
-    assert "going on behind the 40 traces that were copied before" in (await run(*words)).stderr
+    assert main(words) == 0
+    assert "going on behind the 40 traces that were copied before" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -206,9 +208,11 @@ async def test_the_command_says_how_far_it_is_and_that_it_was_verified(path: Pat
         (("sqlite:/nowhere/traces.db", "clickhouse://h/d"), "there is no store at /nowhere/traces.db"),
     ],
 )
-async def test_a_copy_that_is_not_written_like_this_is_refused(words: tuple[str, ...], says: str) -> None:
+def test_a_copy_that_is_not_written_like_this_is_refused(
+    words: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The message says how it is written, and never repeats a password."""
-    finished = await run("store", "copy", *words)
-    assert finished.code == 2
-    assert says in finished.stderr
-    assert "secret" not in finished.stderr
+    assert main(["store", "copy", *words]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert "secret" not in said

@@ -42,7 +42,7 @@ def comparable(found: dict[bytes, dict[str, Any]]) -> dict[bytes, dict[str, Any]
     return compared
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data(), sent=sent_spans().map(plain), policy=st.sampled_from(POLICIES))
 def test_rollups_equal_the_recomputation(
     shared: Database, data: st.DataObject, sent: list[Sent], policy: EndUserPolicy

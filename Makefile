@@ -102,8 +102,9 @@ ENGINE ?= sqlite
 bench-store: $(VENV)/.dev  ## Measure the store: writing, room on disk, questions (ARGS="--spans 5000000", ENGINE=clickhouse)
 	$(BIN)/python -m tests.bench.store --engine $(ENGINE) $(ARGS)
 
-conformance: $(VENV)/.dev  ## The long form of the comparison of both engines: the same traces and filters, by the hundred
+conformance: $(VENV)/.dev  ## The long form of the comparison of both engines, and the tests of the page over ClickHouse
 	CONFORMANCE_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/python -m pytest tests/processor/store/conformance -o timeout=3600
+	PAGE_ENGINE=clickhouse $(BIN)/python -m pytest tests/processor/page
 
 interop-clickhouse: $(VENV)/.dev  ## The tests of the store on ClickHouse against a real server (CLICKHOUSE=http://user:password@host:8123)
 	@test -n "$(CLICKHOUSE)" || { echo "Name a server: make interop-clickhouse CLICKHOUSE=http://user:password@host:8123"; exit 1; }

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -53,15 +55,31 @@ class PageUnderTest:
 
 @contextmanager
 def page_under_test(*flags: str) -> Iterator[PageUnderTest]:
-    """Run a processor with a store of its own and the page on a free port."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = ("--store", str(Path(folder, "traces.db")))
-        with processor_process("--admin-listen", "127.0.0.1:0", *store, *flags) as processor:
-            deadline = time.monotonic() + WAIT_SECONDS
-            while (found := _PAGE.search(processor.log)) is None:
-                assert time.monotonic() < deadline, processor.log
-                time.sleep(0.01)
-            yield PageUnderTest(found[1], processor)
+    """Run a processor with a store of its own and the page on a free port.
+
+    The store is a file; with `PAGE_ENGINE=clickhouse` in the environment it is a database of a ClickHouse server.
+    """
+    with _store() as store, processor_process("--admin-listen", "127.0.0.1:0", *store, *flags) as processor:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while (found := _PAGE.search(processor.log)) is None:
+            assert time.monotonic() < deadline, processor.log
+            time.sleep(0.01)
+        yield PageUnderTest(found[1], processor)
+
+
+@contextmanager
+def _store() -> Iterator[tuple[str, ...]]:
+    if os.environ.get("PAGE_ENGINE") == "clickhouse":
+        # Only where it is asked for: the engine takes a while to load.
+        from support.clickhouse_server import clickhouse_server
+
+        with clickhouse_server() as server:
+            command = [sys.executable, "-m", "neatlogs_processor", "store", "migrate", "--store", server.url()]
+            subprocess.run(command, check=True, capture_output=True, timeout=WAIT_SECONDS)
+            yield ("--store", server.url(), "--store-batch-time", "100ms")
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield ("--store", str(Path(folder, "traces.db")))
 
 
 class MadeTrace:

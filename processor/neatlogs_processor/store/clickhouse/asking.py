@@ -188,9 +188,7 @@ def _meaning(code: int | None, patience: float) -> str:
     if code in _NO_TABLES:
         return "the tables are not there, or not all of them; `neatlogs-processor store migrate` makes them"
     if code in _MAY_NOT_SET:
-        return (
-            "the ClickHouse server does not let this user limit a question; readonly = 2 would, 1 does not"
-        )
+        return "the ClickHouse server does not let this user limit a question; readonly = 2 would, 1 does not"
     if code in _NOT_LET_IN:
         return "the ClickHouse server does not let this user ask; see --store-password-file"
     return f"the ClickHouse server cannot answer (error {code})"

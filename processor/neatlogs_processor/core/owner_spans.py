@@ -164,7 +164,9 @@ def edit_owners(
 
     Raises:
         MalformedOtlpError: The framing around an occurrence of a key does not add up, or a container that has to be
-            edited cannot be read. Of what this function does itself nothing else is ever raised.
+            edited cannot be read.
+        RequestTooLargeError: It would leave more than `wire.MAX_GROWTH` bytes larger than it came. Of what this
+            function does itself nothing else is ever raised.
     """
     try:
         return _Editing(body, policy, seek, edit, strip or Sought(), beside or Sought()).run()

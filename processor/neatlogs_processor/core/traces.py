@@ -67,8 +67,9 @@ def enforce_traces(body: bytes, policy: EndUserPolicy) -> Enforced:
         again changes nothing.
 
     Raises:
-        MalformedOtlpError: The framing does not add up, or a container that has to be edited cannot be read. Nothing
-            else is ever raised.
+        MalformedOtlpError: The framing does not add up, or a container that has to be edited cannot be read.
+        RequestTooLargeError: It would leave more than `wire.MAX_GROWTH` bytes larger than it came. Nothing else is ever
+            raised.
     """
     try:
         return _Enforcement(body, policy).run()

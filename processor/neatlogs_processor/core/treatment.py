@@ -17,7 +17,7 @@ from neatlogs_processor.core.policy import MAX_REPORTED_OVERRIDES, EndUserPolicy
 from neatlogs_processor.core.traces import enforce_traces
 
 Stage: TypeAlias = Callable[[bytes, EndUserPolicy], Edited]
-"""Takes a request and the policy. Raises nothing but `MalformedOtlpError`."""
+"""Takes a request and the policy. Raises nothing but `MalformedOtlpError` and `RequestTooLargeError`."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Treatment:
 
         Raises:
             MalformedOtlpError: See `enforce_traces`.
+            RequestTooLargeError: Likewise.
         """
         accepted = None if self.accept is None else self.accept(body, self.policy)
         enforced = enforce_traces(body if accepted is None else accepted.body, self.policy)

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple, TypeAlias
 
 from neatlogs_processor.core.schema import FIXED32, FIXED64, GROUP_END, GROUP_START, LEN, VARINT
-from neatlogs_processor.errors import MalformedOtlpError
+from neatlogs_processor.errors import MalformedOtlpError, RequestTooLargeError
+
+MAX_GROWTH: Final = 64 * 2**20
+"""How many bytes larger a request may leave than it came: what one resource says may land on very many spans."""
 
 _MAX_TAG: Final = 0xFFFFFFFF
 # Readers give up at about this depth too; deeper groups are an attack.
@@ -191,12 +194,18 @@ class Editor:
         self._last = 0
 
     def replace(self, start: int, end: int, replacement: bytes = b"") -> None:
-        """Put `replacement` in the place of `buf[start:end]`; without one, cut it out."""
+        """Put `replacement` in the place of `buf[start:end]`; without one, cut it out.
+
+        Raises:
+            RequestTooLargeError: The buffer has grown by more than `MAX_GROWTH`.
+        """
         if start < self._last:
             self._in_order = False
         self._last = end
         self._edits.append((start, end, replacement))
         self.growth += len(replacement) - (end - start)
+        if self.growth > MAX_GROWTH:
+            raise RequestTooLargeError(f"identity would make the request {MAX_GROWTH} bytes larger than it came")
 
     def put(self, header: int, start: int, end: int, payload: bytes) -> None:
         """Give the LEN field whose length stands at `header`, and whose payload is `buf[start:end]`, another payload.

@@ -12,7 +12,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from neatlogs_processor.core.policy import MAX_REPORTED_OVERRIDES, EndUserPolicy, Place, is_entry_span, is_root_span
 from neatlogs_processor.core.traces import enforce_traces
-from neatlogs_processor.errors import MalformedOtlpError
+from neatlogs_processor.core.wire import MAX_GROWTH
+from neatlogs_processor.errors import MalformedOtlpError, RequestTooLargeError
 from support.wire_forms import LEN, field, read_fields, requests
 
 STRICT = EndUserPolicy()
@@ -296,3 +297,16 @@ def test_roots_are_counted_in_every_byte_order() -> None:
         body = field(1, LEN, field(2, LEN, field(2, LEN, span)))
         counts = enforce_traces(body, STRICT).counts
         assert (counts.spans, counts.roots) == (1, int(root)), span
+
+
+def test_a_default_that_would_make_a_request_very_large_is_refused() -> None:
+    """A long default and many roots that take it are small as they come, and must not be as large as both together."""
+    request = ExportTraceServiceRequest()
+    resource_spans = request.resource_spans.add()
+    resource_spans.resource.attributes.append(text(ID, "u" * 2**20))
+    spans = resource_spans.scope_spans.add().spans
+    spans.extend([Span()] * (MAX_GROWTH // 2**20))
+    assert len(enforce_traces(request.SerializeToString(), STRICT).body) > MAX_GROWTH
+    spans.extend([Span()] * 2)
+    with pytest.raises(RequestTooLargeError, match="larger than it came"):
+        enforce_traces(request.SerializeToString(), STRICT)

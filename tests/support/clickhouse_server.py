@@ -290,8 +290,9 @@ class ClickHouseServer:
         process = self._ours()
         process.kill()
         process.wait(WAIT_SECONDS)
-        if process.stdout is not None:
-            process.stdout.close()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
 
     def _ours(self) -> subprocess.Popen[str]:
         if self._process is None:
@@ -341,6 +342,8 @@ def _start(path: Path, port: int, password: str, tls: Pair | None = None) -> tup
             *(sys.executable, __file__, "--path", str(path), "--port", str(port), "--password", password),
             *(() if tls is None else ("--certificate", str(tls.certificate), "--key", str(tls.key))),
         ],
+        # It ends when whoever started it does, however that ends.
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -352,8 +355,13 @@ def _start(path: Path, port: int, password: str, tls: Pair | None = None) -> tup
     return process, int(line.split()[1])
 
 
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
 def main() -> None:
-    """Serve until killed."""
+    """Serve until killed, or until nobody holds the other end of the standard input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--path", required=True)
     parser.add_argument("--port", type=int, default=0)
@@ -368,6 +376,7 @@ def main() -> None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(given.certificate, given.key)
             server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         print("listening", server.server_port, flush=True)
         server.serve_forever()
 

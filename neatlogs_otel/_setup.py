@@ -123,7 +123,9 @@ def init(
             path: http/protobuf).
         headers: Sent with every export, wherever it goes.
         pseudonymize_key_file: A file of keys, one a line (`key-id secret`). Ids then leave this process as pseudonyms
-            that the first key makes; here they stay what they are. Default: `NEATLOGS_PSEUDONYMIZE_KEY_FILE`.
+            that the first key makes; here they stay what they are. What is set on an open root by hand, as
+            `neatlogs.end_user.*`, is hidden by exporters of ours and by the processor, not by others; a warning says
+            so. Default: `NEATLOGS_PSEUDONYMIZE_KEY_FILE`.
         metadata_allow: Which keys of metadata leave: strings, or one string with commas. `company.size` is a path too,
             `*` is everything. Default: `NEATLOGS_METADATA_ALLOW`, then none with a key file, else everything.
 

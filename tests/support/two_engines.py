@@ -205,9 +205,9 @@ def everything_else(reader: TraceReader, view: View, traces: Iterable[str]) -> d
         "sparklines": reader.sparklines(users, view, now=NOW, buckets=4),
         "newer": {trace: reader.newer(View(period=view.period), now=NOW, than=trace) for trace in traces},
         "neighbours": {trace: reader.neighbours(View(period=view.period), trace, now=NOW) for trace in traces},
-        "traces": {trace: as_text(reader.trace(trace)) for trace in traces},
-        "users": {user: reader.user(user, view.on(Tab.USERS), now=NOW) for user in users},
-        "sessions": {session: reader.session(session) for session in sessions},
+        "whole": {trace: as_text(reader.trace(trace)) for trace in traces},
+        "each user": {user: reader.user(user, view.on(Tab.USERS), now=NOW) for user in users},
+        "each session": {session: reader.session(session) for session in sessions},
         "nobody": (reader.user("nobody", view.on(Tab.USERS), now=NOW), reader.session("none"), reader.trace("00" * 16)),
     }
 

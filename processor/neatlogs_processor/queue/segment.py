@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from mmap import mmap
 
 from neatlogs_processor.core.request import Signal
 from neatlogs_processor.queue.rows import Entry, Row, checksum
@@ -151,7 +150,7 @@ def size_of(row: Row) -> int:
     return HEAD_BYTES + 4 * len(row.findings) + len(row.body)
 
 
-def read(data: bytes | mmap) -> Contents:
+def read(data: bytes) -> Contents:
     """Return what a segment holds, whatever has happened to it. Nothing is returned that was not written."""
     lap, sound = _lap(data)
     if lap is None:
@@ -169,7 +168,7 @@ def read(data: bytes | mmap) -> Contents:
         contents.end = at + HEAD_BYTES + len(content)
         contents.floor = max(contents.floor, head.floor)
     # What lies behind was being written when the processor or the machine stopped.
-    contents.damaged = sum(at < synced for at in bad)
+    contents.damaged = sum(at < synced for at in bad) + (not sound)
     contents.last_id = max(contents.floor - 1, *contents.gone, *(place.entry.id for place in contents.kept), 0)
     return contents
 
@@ -188,19 +187,33 @@ class _Head:
     checksum: int
 
 
-def _lap(data: bytes | mmap) -> tuple[Lap | None, bool]:
-    """Return the lap, and if there is none, whether there never was one."""
+def _lap(data: bytes) -> tuple[Lap | None, bool]:
+    """Return the lap, and whether it, or nothing at all, was found where it is written."""
     for at in _PREAMBLES_AT:
         one = data[at : at + _PREAMBLE.size]
         if len(one) == _PREAMBLE.size and int.from_bytes(one[-4:], "little") == zlib.crc32(one[:-4]):
             magic, mark, number, floor, _ = _PREAMBLE.unpack(one)
             if magic == _MAGIC:
                 return Lap(mark, number, floor), True
-    return None, not data[:FIRST_RECORD].strip(b"\0")
+    if not data[:FIRST_RECORD].strip(b"\0"):
+        return None, True
+    # Both copies lie in one page of the disk. The first record has the mark, too; what it does not say is the number.
+    first = data[FIRST_RECORD : FIRST_RECORD + HEAD_BYTES]
+    if len(first) == HEAD_BYTES:
+        mark, own, _, floor, *_, summed = _HEAD.unpack(first)
+        if own == FIRST_RECORD and summed == zlib.crc32(first[:-4]):
+            return Lap(mark, 0, floor), False
+    return None, False
 
 
-def _heads(data: bytes | mmap, mark: bytes, bad: list[int]) -> Iterator[tuple[int, _Head]]:
-    """Return every sound head and where it is; behind what is not one, look for the next."""
+def _heads(data: bytes, mark: bytes, bad: list[int]) -> Iterator[tuple[int, _Head]]:
+    """Return every sound head and where it is; behind what is not one, look for the next.
+
+    Args:
+        data: The segment.
+        mark: The lap's.
+        bad: Where there is no sound head; whoever gets a head adds it here where its content is not sound.
+    """
     at = FIRST_RECORD
     while at + HEAD_BYTES <= len(data):
         raw = data[at : at + HEAD_BYTES]
@@ -213,9 +226,12 @@ def _heads(data: bytes | mmap, mark: bytes, bad: list[int]) -> Iterator[tuple[in
             and at + HEAD_BYTES + head.findings + head.body <= len(data)
         ):
             yield at, head
-            at += HEAD_BYTES + head.findings + head.body
-            continue
-        bad.append(at)
+            if not bad or bad[-1] != at:
+                at += HEAD_BYTES + head.findings + head.body
+                continue
+            # Its content is not what was written: other records may lie where it says that it goes on.
+        else:
+            bad.append(at)
         at = data.find(mark, at + 1)
         if at < 0:
             return

@@ -226,9 +226,11 @@ class Stock:
         left = collections.deque(ids)
         while left:
             some: list[Entry] = []
-            while left and sum(entry.size for entry in some) < _MOVED_AT_ONCE:
+            size = 0
+            while left and size < _MOVED_AT_ONCE:
                 some.append(journal.entry(left.popleft()))
-            if not self._has_room(2 * sum(entry.size for entry in some)):
+                size += some[-1].size
+            if not self._has_room(2 * size):
                 raise DiskFullError
             self.file_changed = True
             with self.file.transaction():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import random
 import shutil
 import sqlite3
@@ -20,6 +21,7 @@ from neatlogs_processor.queue.directory import QueueDirectory
 from neatlogs_processor.queue.journal import Journal, look_at
 from neatlogs_processor.queue.reading import DamagedRowError
 from neatlogs_processor.queue.rows import Row
+from neatlogs_processor.queue.segment import HEAD_BYTES
 from neatlogs_processor.queue.stock import DiskFullError, open_stock
 from support.queue_damage import flipped, truncated
 from support.queue_parts import MIB
@@ -125,6 +127,64 @@ def test_a_lost_body_is_found_out_when_it_is_read(tmp_path: Path) -> None:
         with pytest.raises(DamagedRowError):
             journal.row(1)
         assert journal.row(2).body == b"second"
+
+
+def test_a_request_that_was_refused_hides_none_that_was_taken_afterwards(tmp_path: Path) -> None:
+    """What a failing disk kept of it may begin where a note is lost, and reach over all that came later."""
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with journal_in(tmp_path) as journal:
+        journal.keep([row(1)], much)
+    end = (tmp_path / "0").stat().st_size
+    journal = Journal((tmp_path / "0", tmp_path / "1"), segment_bytes=MIB, sync=fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        journal.keep([row(2, bytes(9_000))], much)
+    refused = (tmp_path / "0").read_bytes()[end:][:HEAD_BYTES]
+    journal.close()
+    with (tmp_path / "0").open("r+b") as file:
+        file.truncate(end)
+    with journal_in(tmp_path) as journal:
+        journal.failed(1, 1, "down")
+        journal.write_notes()
+        journal.keep([row(3, b"taken")], much)
+    with (tmp_path / "0").open("r+b") as file:
+        file.seek(end)
+        file.write(refused)
+        file.seek(0, os.SEEK_END)
+        file.write(bytes(9_000))
+    with journal_in(tmp_path) as journal:
+        assert bodies(journal) == {1: b"body", 3: b"taken"}
+
+
+def test_a_segment_without_its_first_page_is_read_by_its_first_record(tmp_path: Path) -> None:
+    """Both copies of the preamble lie in one page of the disk: what it costs is an alarm, and no request."""
+    with journal_in(tmp_path, 16 * KIB) as journal:
+        for number in range(1, 9):
+            journal.keep([row(number, bytes(3_000))], much)
+            journal.forget([number - 3])
+            journal.write_notes()
+        written = bodies(journal)
+    for name in ("0", "1"):
+        copy = Path(shutil.copytree(tmp_path, tmp_path.with_name(name)))
+        with (copy / name).open("r+b") as file:
+            file.write(bytes([7]) * 4096)
+        with journal_in(copy, 16 * KIB) as journal:
+            assert bodies(journal).items() >= written.items()
+            assert journal.damaged == 1
+
+
+def test_tries_that_were_not_noted_leave_room_for_requests(tmp_path: Path) -> None:
+    """However many have failed while the disk took no notes, the next request finds its place."""
+    with journal_in(tmp_path, 16 * KIB) as journal:
+        for number in range(1, 40):
+            assert journal.keep([row(number)], much) == 1
+        for number in range(1, 40):
+            journal.failed(number, 1, "d" * 1_000)
+        while not journal.keep([row(40, bytes(4_000))], much):
+            journal.forget(journal.in_the_way())
+        assert 40 in journal
 
 
 def test_a_disk_without_room_refuses_and_what_is_there_stays(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ page-example: browser/dist/.built  ## A web page and its server (ARGS="--visit" 
 endif
 
 test: $(VENV)/.dev browser-test  ## Run every test
-	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --cov --cov-report=
 	@# The core is the rule: every line and branch of it is covered.
 	$(BIN)/coverage report --include='*/neatlogs_processor/core/*' --fail-under=100
 	@$(BIN)/coverage report --format=total | sed 's/^/Coverage of both packages, in percent: /'

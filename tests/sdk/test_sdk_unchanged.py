@@ -40,9 +40,15 @@ def run_a_program(provider: TracerProvider) -> None:
 
 
 @pytest.mark.parametrize(
-    "sampler", [ALWAYS_ON, ALWAYS_OFF, ParentBased(TraceIdRatioBased(0.5)), TraceIdRatioBased(0.3)], ids=repr
+    "sampler",
+    [ALWAYS_ON, ALWAYS_OFF, ParentBased(TraceIdRatioBased(0.5)), TraceIdRatioBased(0.3)],
+    ids=["always on", "always off", "half of all, by parent", "three in ten"],
 )
-@pytest.mark.parametrize("limits", [SpanLimits(), SpanLimits(max_span_attributes=5, max_attribute_length=7)], ids=repr)
+@pytest.mark.parametrize(
+    "limits",
+    [SpanLimits(), SpanLimits(max_span_attributes=5, max_attribute_length=7)],
+    ids=["usual limits", "tight limits"],
+)
 def test_spans_are_the_same(sampler, limits) -> None:
     """Without any identity, the spans of a program are the same with and without our span processor."""
     seen = []

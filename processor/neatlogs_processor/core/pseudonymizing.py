@@ -47,7 +47,9 @@ class Pseudonymizing:
         treated = [one for one in others if one.carries in carrying]
         # A key may be accepted as one thing and emitted as another: then the one that is treated counts.
         self._listed = {one.wire: one for one in (*others, *treated) if one.carries is not Carries.MEMBERS}
-        self._prefixes = tuple(one.wire for one in treated if one.carries is Carries.MEMBERS)
+        # The longest first: of prefixes inside each other it says most about a key.
+        prefixes = {one.wire for one in treated if one.carries is Carries.MEMBERS}
+        self._prefixes = sorted(prefixes, key=len, reverse=True)
         self._treated = frozenset(treated)
         self._seek = sought_by(treated) | Sought((), (NAMESPACE,))
         self._strip = sought_by(one for one in treated if one.key not in EVERY_SPANS_OWN)

@@ -256,6 +256,14 @@ def test_a_key_that_carries_an_id_anywhere_is_hidden_everywhere(others: str) -> 
     assert values(treat(body, accept=accept, emit=emit).body)["root"]["app.login"] == PSEUDONYM
 
 
+def test_of_prefixes_inside_each_other_the_longer_one_decides() -> None:
+    """What is no member that may leave under its own prefix does not leave as part of one under a shorter prefix."""
+    keys = read_identity_keys(["app.*", "app.user.*"])
+    body = request(root(app__user__email="ali@example.com", app__user__plan="pro", app__user="x", app__plan="y"))
+    left = values(treat(body, emit=keys, allow=["user", "plan"]).body)["root"]
+    assert left == {"app.user.plan": "pro", "app.user": "x", "app.plan": "y"}
+
+
 def test_a_root_full_of_members_that_go_takes_time_in_proportion() -> None:
     """A hundred thousand keys that may not leave, each another one, are removed in one pass."""
     span = root(**{f"usr.{number}": "x" for number in range(100_000)})

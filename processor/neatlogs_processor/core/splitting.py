@@ -21,6 +21,8 @@ from neatlogs_processor.core.schema import (
 from neatlogs_processor.core.span_heads import Head, read_heads
 from neatlogs_processor.core.wire import Field, encode_len, encode_varint, fields, read_field, read_varint
 
+MOST_REPEATED_BYTES: Final = 32 * 2**20
+
 _AT_ONCE: Final = 256
 """How many spans are read together: a request may be made of nothing but empty ones."""
 
@@ -134,11 +136,16 @@ class Together:
     """Puts spans together into requests.
 
     Args:
-        limit: Bytes of one request; more only where a single span, with its resource and scope, is larger.
+        limit: Bytes of one request; more only where a single span, with its resource and scope, is larger, or where
+            too much would have to be repeated.
+        most_repeated: Bytes of resources and scopes that may be repeated because spans are divided.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, most_repeated: int = MOST_REPEATED_BYTES) -> None:
         self._limit = limit
+        # Without a bound, a resource as large as the limit would be repeated for each of its spans.
+        self._may_repeat = most_repeated
+        self._seen: set[bytes] = set()
         self._bodies: list[tuple[bytes, int]] = []
         self._resources: dict[bytes, dict[bytes, bytearray]] = {}
         self._size = self._spans = 0
@@ -156,16 +163,26 @@ class Together:
         scopes = self._resources.get(resource)
         spans = None if scopes is None else scopes.get(scope)
         if spans is None:
-            size += _AROUND + len(scope) + (_AROUND + len(resource) if scopes is None else 0)
-        if self._size and self._size + size > self._limit:
+            size += self.frame_bytes(resource, scope)
+        if self._size and self._size + size > self._limit and self._may_repeat > 0:
             self._complete()
             self.add(resource, scope, span)
             return
         if spans is None:
+            self._may_repeat -= len(scope) if scope in self._seen else 0
+            self._may_repeat -= len(resource) if scopes is None and resource in self._seen else 0
+            self._seen.update((resource, scope))
             spans = self._resources.setdefault(resource, {})[scope] = bytearray()
         spans += field
         self._size += size
         self._spans += 1
+
+    def frame_bytes(self, resource: bytes, scope: bytes) -> int:
+        """Return how many bytes a span of this resource and scope costs beside itself."""
+        scopes = self._resources.get(resource)
+        if scopes is None:
+            return 2 * _AROUND + len(resource) + len(scope)
+        return 0 if scope in scopes else _AROUND + len(scope)
 
     def bodies(self) -> list[tuple[bytes, int]]:
         """Return the requests, and how many spans each holds."""

@@ -17,6 +17,7 @@ from neatlogs_processor.errors import MalformedOtlpError
 INHERITED: Final = Sought((END_USER_ID, END_USER_METADATA, SESSION_ID))
 """The keys that children inherit. Where the identity came from (`neatlogs.end_user.source`) stays on the root."""
 
+_SPAN_ID_BYTES: Final = 8
 _NO_START: Final = 2**64 - 1
 
 
@@ -73,7 +74,7 @@ def read_owner(head: Head, span: bytes, keys: Sought = INHERITED) -> Owner:
         span: The span after the rule.
         keys: The attributes that others inherit. Of duplicates the first counts.
     """
-    order = bytes((head.rank,)) + (head.start or _NO_START).to_bytes(8, "big") + head.span_id
+    order = bytes((head.rank,)) + (head.start or _NO_START).to_bytes(8, "big") + head.span_id[:_SPAN_ID_BYTES]
     if NAMESPACE not in span:
         return Owner(order, b"")
     found = _find(span, keys)

@@ -304,16 +304,17 @@ class Holding:
     def _load(self) -> int:
         """Take up what an earlier run left; return the highest id."""
         fragments, roots = self._writer.loaded()
-        for _ in self._roots.learn(roots):
-            pass
         now, last_id = self._now(), 0
+        # A wall clock that was put back must not make a root be remembered for longer.
+        for _ in self._roots.learn(one._replace(learned=min(one.learned, now)) for one in roots):
+            pass
         for held in fragments:
             last_id = held.id
             owner = self._roots.get(held.trace_id)
             if owner is not None:
                 self._shelf.leave(held, owner)
             else:
-                # A wall clock that was put back must not make it wait for longer.
+                # Nor make a fragment wait for longer.
                 self._shelf.wait(held._replace(arrived=min(held.arrived, now)))
         return last_id
 

@@ -35,6 +35,7 @@ class Shelf:
     def __init__(self) -> None:
         # In the order of arrival. Not a plain dict: to look for the first one behind many that were taken out is slow.
         self._waiting: OrderedDict[int, Held] = OrderedDict()
+        # Also of some that do not wait any more: one trace may have all of the fragments, and many have one.
         self._by_trace: dict[bytes, list[int]] = {}
         self._leaving: deque[Leaving] = deque()
         self._waiting_spans = self._waiting_size = 0
@@ -82,9 +83,10 @@ class Shelf:
     def root_arrived(self, trace_id: bytes, owner: Owner) -> None:
         """Let all fragments of a trace go on."""
         for one in self._by_trace.pop(trace_id, ()):
-            held = self._waiting.pop(one)
-            self._forget(held)
-            self.leave(held, owner)
+            held = self._waiting.pop(one, None)
+            if held is not None:
+                self._forget(held)
+                self.leave(held, owner)
 
     def time_out(self, before: float) -> int:
         """Let fragments go on that arrived earlier than that; return how many spans they have."""
@@ -121,9 +123,12 @@ class Shelf:
     def _give_up(self, outcome: str) -> int:
         _, held = self._waiting.popitem(last=False)
         ids = self._by_trace[held.trace_id]
-        ids.remove(held.id)
-        if not ids:
+        middle = len(ids) // 2
+        # The oldest is given up first, so the last one is the last.
+        if ids[-1] == held.id:
             del self._by_trace[held.trace_id]
+        elif ids[middle] == held.id:
+            del ids[: middle + 1]
         self._forget(held)
         self._leave(held, b"", outcome)
         return held.spans

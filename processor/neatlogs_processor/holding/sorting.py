@@ -24,6 +24,9 @@ LARGEST_REQUEST: Final = 4_000_000
 MOST_TRACES: Final = 16_384
 """Traces of one request that may wait: of a request made of nothing but tiny spans the rest goes on at once."""
 
+MOST_FRAME_BYTES: Final = 32 * 2**20
+"""Bytes of resources and scopes that the traces of one request may repeat: each has its own copy. Likewise."""
+
 _READ_ONCE_BYTES: Final = 256 * 1024
 _MOST_STAMPS: Final = 4096
 
@@ -61,7 +64,7 @@ def sort_request(body: bytes, policy: EndUserPolicy, keys: Sought, known: Callab
     owners = _owners(groups, policy, keys)
     speaks = {trace_id: _smaller(known(trace_id), owner) for trace_id, owner in owners.items()}
     stamps: dict[bytes, Stamp] = {}
-    ready, held = Together(LARGEST_REQUEST), _ByTrace()
+    ready, held = Together(LARGEST_REQUEST), _ByTrace(MOST_FRAME_BYTES + len(body))
     outcomes: Counter[str] = Counter()
     unchanged = True
     for group in groups:
@@ -124,10 +127,15 @@ def join(fragments: Sequence[tuple[bytes, int, bytes]]) -> list[tuple[bytes, int
 
 
 class _ByTrace:
-    """Spans that wait, by trace."""
+    """Spans that wait, by trace.
 
-    def __init__(self) -> None:
+    Args:
+        most_frame_bytes: Bytes of all their resources and scopes together.
+    """
+
+    def __init__(self, most_frame_bytes: int) -> None:
         self._traces: dict[bytes, Together] = {}
+        self._room = most_frame_bytes
 
     def add(self, trace_id: bytes, group: Group, span: bytes) -> bool:
         """Add a span, and say whether there was room for its trace."""
@@ -135,7 +143,12 @@ class _ByTrace:
         if together is None:
             if len(self._traces) == MOST_TRACES:
                 return False
-            together = self._traces[trace_id] = Together(limit=_NO_LIMIT)
+            together = Together(limit=_NO_LIMIT)
+        frame = together.frame_bytes(group.resource, group.scope)
+        if frame > self._room:
+            return False
+        self._room -= frame
+        self._traces[trace_id] = together
         together.add(group.resource, group.scope, span)
         return True
 

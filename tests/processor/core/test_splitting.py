@@ -138,6 +138,16 @@ def test_requests_stay_within_their_limit_but_for_a_span_that_is_larger() -> Non
     assert together.bodies() is bodies
 
 
+def test_a_resource_that_leaves_no_room_for_spans_is_not_repeated_for_each() -> None:
+    """However large resources are, dividing costs a bounded number of bytes; the requests are larger instead."""
+    together = Together(1000, most_repeated=10_000)
+    for number in range(200):
+        together.add(bytes([number % 2]) * 2_000, b"scope", b"span")
+    bodies = together.bodies()
+    assert sum(count for _, count in bodies) == 200
+    assert 4_000 < sum(len(body) for body, _ in bodies) < 20_000
+
+
 def test_nothing_put_together_is_no_request() -> None:
     """Without a span there is nothing to send."""
     assert Together(PLENTY).bodies() == []

@@ -256,6 +256,30 @@ async def test_of_a_request_of_countless_traces_only_so_many_wait(tmp_path: Path
         await until(lambda: parts.outcome("root") == len(roots))
 
 
+async def test_of_a_huge_resource_not_every_trace_keeps_a_copy(tmp_path: Path) -> None:
+    """Memory and disk are bounded for a request of many traces under one large resource: the rest goes on at once."""
+    tiny = [Span(trace_id=number.to_bytes(16, "big"), parent_span_id=b"\x01") for number in range(1, 1_001)]
+    async with holding_in(tmp_path, max_bytes=1024 * 2**20) as parts:
+        await parts.send(*tiny, large="x" * 200_000)
+        assert 100 < parts.holding.traces < 300
+        assert parts.holding.size < sorting.MOST_FRAME_BYTES + 2 * 2**20
+        assert parts.outcome("evicted") == len(tiny) - parts.holding.traces
+        assert len(parts.queue.requests) == 1
+
+
+async def test_a_clock_that_is_put_back_keeps_no_end_user_for_longer(tmp_path: Path) -> None:
+    """A root that an earlier run remembered is forgotten an hour after the next start, whatever the clock said then."""
+    clock = Clock(0.0)
+    async with holding_in(tmp_path, wall=lambda: 2e9) as parts:
+        await parts.send(root("r", **USER))
+        await until(lambda: parts.holding.roots == 1)
+    async with holding_in(tmp_path, wall=lambda: 1e9, monotonic=clock) as parts:
+        assert parts.holding.roots == 1
+        clock.now = 3_601.0
+        await parts.send(root("r", trace_id=b"\x20" * 16, **USER))
+        assert parts.holding.roots == 1
+
+
 async def test_roots_are_forgotten_when_they_are_old_or_too_many(tmp_path: Path) -> None:
     """Memory for roots is bounded, and no id of an end user stays for longer than an hour."""
     clock = Clock(0.0)

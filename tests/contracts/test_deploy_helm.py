@@ -126,6 +126,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "config": {"upstream_endpoint": None, "store": "clickhouses://traces@clickhouse.example.com:8443/otel"},
         "networkPolicy": {"upstream": {"ports": [{"port": 8443, "protocol": "TCP"}]}},
     },
+    "end users on every span": {
+        "mode": "statefulset",
+        "replicas": 1,
+        "config": {"queue_dir": "/var/lib/neatlogs/queue", "inherit": True, "inherit_wait": "30s"},
+    },
     "whom the operator of Prometheus asks": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
     "somewhere else": {
         "nameOverride": "gateway",
@@ -169,6 +174,17 @@ def test_settings_become_flags_as_the_processor_reads_them(chart: Any, tmp_path:
     assert settings.forward_headers == ("x-api-key", "x-tenant")
     assert (settings.drain_delay, settings.shutdown_timeout) == (1.5, 120)
     assert settings.log_format == "text"
+
+
+def test_what_waits_for_its_root_lies_on_a_volume_of_its_own(chart: Any, tmp_path: Path) -> None:
+    """With --inherit each processor keeps a volume over restarts, and the directory of held spans is on it."""
+    found = rendered(chart, VARIANTS["end users on every span"])
+    settings = settings_of(found, tmp_path).settings
+    assert (settings.inherit, settings.inherit_wait) == (True, 30)
+    (mount,) = container(found)["volumeMounts"]
+    assert Path(mount["mountPath"]) in Path("/var/lib/neatlogs/queue").parents
+    (claim,) = workload(found)["spec"]["volumeClaimTemplates"]
+    assert (mount["name"], claim["spec"]["accessModes"]) == (claim["metadata"]["name"], ["ReadWriteOnce"])
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,24 @@ async def test_ls_shows_the_journal_beside_a_running_processor_and_after_a_kill(
     assert finished.stdout == "30 waiting requests deleted"
 
 
+async def test_what_a_processor_without_a_journal_left_is_delivered_first(tmp_path: Path) -> None:
+    """The first start after an upgrade goes on where the earlier version was killed, in order, dead letters included."""
+    path = tmp_path / "queue"
+    old = Destination(lambda body: _no(body) if b"dead" in body else _down(body))
+    async with queue_in(path, old, segment_bytes=0) as parts:
+        await parts.send(traces("dead"))
+        await until(lambda: parts.queue.state.dead_requests == 1)
+        await parts.send(*(traces(f"{number}") for number in range(10)))
+        killed = left(path)
+    assert not any((killed / name).exists() for name in NAMES)
+    async with queue_in(killed, workers=1, started=False) as again:
+        await again.send(traces("new"))
+        assert again.queue.state.dead_requests == 1
+        again.queue.start()
+        await again.emptied()
+    assert again.destination.accepted == [*parts.sent[1:], *again.sent]
+
+
 async def test_what_stays_moves_into_the_database_and_keeps_its_order(tmp_path: Path) -> None:
     """Where the upstream is away for long, the journal stays small, and nothing is lost or overtaken."""
     path = tmp_path / "queue"

@@ -111,7 +111,7 @@ async def test_ls_shows_the_journal_beside_a_running_processor_and_after_a_kill(
 
 
 async def test_what_a_processor_without_a_journal_left_is_delivered_first(tmp_path: Path) -> None:
-    """The first start after an upgrade goes on where the earlier version was killed, in order, dead letters included."""
+    """The first start after an upgrade goes on where the earlier one was killed, in order, dead letters as well."""
     path = tmp_path / "queue"
     old = Destination(lambda body: _no(body) if b"dead" in body else _down(body))
     async with queue_in(path, old, segment_bytes=0) as parts:

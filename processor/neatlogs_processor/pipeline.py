@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
+from neatlogs_processor.beside import beside
 from neatlogs_processor.core.backoff import overload_delay
 from neatlogs_processor.core.explain import with_explanation
 from neatlogs_processor.core.policy import Counts, Enforced
@@ -106,19 +108,7 @@ class Pipeline:
     async def _enforce(self, body: bytes) -> Enforced:
         if self._is_quick(body):
             return self._treat(body)
-        working = asyncio.ensure_future(asyncio.to_thread(self._treat, body))
-        cancelled = False
-        while not working.done():
-            try:
-                await asyncio.wait((working,))
-            except asyncio.CancelledError:  # noqa: PERF203  # once or twice in the life of a request
-                # A thread cannot be broken off. What it holds counts as in flight until it lets go: otherwise clients
-                # that leave at once could pile up work without a bound.
-                cancelled = True
-        if cancelled:
-            working.exception()  # looked at, so that nobody warns of it
-            raise asyncio.CancelledError
-        return working.result()
+        return await beside(partial(self._treat, body))
 
     def _is_quick(self, body: bytes) -> bool:
         size = len(body)

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from neatlogs_processor.beside import beside
 from neatlogs_processor.core.backoff import overload_delay
 from neatlogs_processor.core.policy import Counts, EndUserPolicy, Enforced
 from neatlogs_processor.core.request import Request, Signal
@@ -349,18 +350,7 @@ async def _beside(size: int, work: Callable[[], T]) -> T:
     """Do some work on so many bytes, beside the event loop if they are many."""
     if size <= _BESIDE_BYTES:
         return work()
-    working = asyncio.ensure_future(asyncio.to_thread(work))
-    cancelled = False
-    while not working.done():
-        try:
-            await asyncio.wait((working,))
-        except asyncio.CancelledError:  # noqa: PERF203  # once or twice in the life of a request
-            # A thread cannot be broken off. What it holds counts as in flight until it lets go.
-            cancelled = True
-    if cancelled:
-        working.exception()  # looked at, so that nobody warns of it
-        raise asyncio.CancelledError
-    return working.result()
+    return await beside(work)
 
 
 async def _within(seconds: float, event: Awaitable[object]) -> None:

@@ -258,6 +258,7 @@ class ClickHouseServer:
             database=database,
             autogenerate_session_id=False,
             compress="lz4",
+            form_encode_query_params=True,
         )
 
     def fail(self, text: str, code: int, *, times: int = 1, after: bool = False) -> None:

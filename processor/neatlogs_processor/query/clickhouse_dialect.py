@@ -16,7 +16,6 @@ from neatlogs_processor.query.dialect import (
     Condition,
     Grouped,
     alternative,
-    any_of,
     compare,
     is_comparison,
 )
@@ -26,6 +25,9 @@ from neatlogs_processor.query.filters import Scalar
 # ruff: noqa: S608  # names and conditions are constants of this package, values are bound
 
 LARGEST: Final = 2**63 - 1
+
+_LIST_BYTES: Final = 100_000
+"""Of a list, as it is sent; a server takes at most 128 KiB for a parameter (`http_max_field_value_size`)."""
 
 _FULL_FOLD: Final = "normalizeUTF8NFKC(caseFoldUTF8(normalizeUTF8NFKC({0})))"
 _OLD_FOLD: Final = "lowerUTF8(normalizeUTF8NFKC({0}))"
@@ -77,6 +79,10 @@ class ClickHouseDialect:
         """Return text as comparisons that ignore case see it."""
         return fold(expression, self.version)
 
+    def one_of(self, column: str, values: Sequence[str]) -> Condition:
+        """See `Dialect`."""
+        return _among(column, values)
+
     def partial(self, column: str, operator: Operator, text: str) -> Condition:
         """See `Dialect`. The value is folded where the column is, so that both are by the same version of Unicode."""
         return self._partial(column, operator, text)
@@ -85,7 +91,7 @@ class ClickHouseDialect:
         """See `Dialect`. Ids are text here."""
         if operator in PARTIAL:
             return self._partial(column, operator, values[0])
-        return any_of(column, values)
+        return _among(column, values)
 
     def members(self, spec: FieldSpec, operator: Operator, values: Sequence[str], table: str) -> Condition:
         """See `Dialect`."""
@@ -100,8 +106,9 @@ class ClickHouseDialect:
             found = f"({column} <> '' AND position({column}, {looked_for}) > 0)"
             return Condition(found, (values[0],))
         # An empty text is never a member.
+        column = f"splitByChar('\\n', {table}.{spec.column})"
         return alternative(
-            Condition(f"position({table}.{spec.column}, ?) > 0", (f"\n{value}\n",)) for value in values if value
+            Condition(f"hasAny({column}, ?)", (one,)) for one in _lists([value for value in values if value])
         )
 
     def metadata(self, field: Field, operator: Operator, values: Sequence[str | int | Scalar], table: str) -> Condition:
@@ -150,7 +157,7 @@ class ClickHouseDialect:
             return Condition(f"({is_shown} AND {compared.sql})", compared.parameters)
         if is_comparison(operator):
             return _number(operator, values[0])
-        return alternative(_json_is(value) for value in values)
+        return _json_is_any_of(values)
 
 
 def _value_at(document: str, path: Sequence[str]) -> Condition:
@@ -164,17 +171,52 @@ def _value_at(document: str, path: Sequence[str]) -> Condition:
 
 def _number(operator: Operator, value: str | int | Scalar) -> Condition:
     number = value.number if isinstance(value, Scalar) else value
-    whole = compare("toInt64OrNull(v)", operator, number)
-    other = compare("toFloat64OrNull(v)", operator, number)
+    return _as_number(compare("toInt64OrNull(v)", operator, number), compare("toFloat64OrNull(v)", operator, number))
+
+
+def _as_number(whole: Condition, other: Condition) -> Condition:
     return Condition(
         f"({_IS_NUMBER} AND ifNull(if(toInt64OrNull(v) IS NULL, {other.sql}, {whole.sql}), 0))",
         (*other.parameters, *whole.parameters),
     )
 
 
-def _json_is(value: str | int | Scalar) -> Condition:
-    is_text = f"({_IS_TEXT} AND JSONExtractString(v) = ?)"
-    if not isinstance(value, Scalar):
-        return Condition(is_text, (value,))
-    same = Condition("v = ?", (value.text,)) if value.number is None else _number(Operator.EQUAL, value)
-    return Condition(f"({same.sql} OR {is_text})", (*same.parameters, value.text))
+def _json_is_any_of(values: Sequence[str | int | Scalar]) -> Condition:
+    bare = [value for value in values if isinstance(value, Scalar)]
+    texts = [value.text if isinstance(value, Scalar) else str(value) for value in values]
+    is_text = _among("JSONExtractString(v)", texts)
+    numbers = [value.number for value in bare if value.number is not None]
+    return alternative(
+        [
+            Condition(f"({_IS_TEXT} AND {is_text.sql})", is_text.parameters),
+            _among("v", [value.text for value in bare if value.number is None]),
+            *([_is_any_number(numbers)] if numbers else []),
+        ]
+    )
+
+
+def _is_any_number(numbers: Sequence[int | float]) -> Condition:
+    # Lists are of one type, and what one type cannot say exactly is equal to nothing of the other.
+    whole = [int(number) for number in numbers if int(number) == number and -LARGEST - 1 <= number <= LARGEST]
+    other = [float(number) for number in numbers if int(float(number)) == number or isinstance(number, float)]
+    return _as_number(_among("toInt64OrNull(v)", whole), _among("toFloat64OrNull(v)", other))
+
+
+def _among(expression: str, values: Sequence[str | int | float]) -> Condition:
+    """Say that an expression is one of these values, bound as lists: to plan for each by itself would take seconds."""
+    if len(values) == 1:
+        return Condition(f"{expression} = ?", tuple(values))
+    return alternative(Condition(f"{expression} IN ?", (one,)) for one in _lists(values))
+
+
+def _lists(values: Sequence[str | int | float]) -> list[list[str | int | float]]:
+    lists: list[list[str | int | float]] = []
+    room = 0
+    for value in values:
+        size = 2 * len(str(value).encode()) + 3
+        if size > room:
+            lists.append([])
+            room = _LIST_BYTES
+        lists[-1].append(value)
+        room -= size
+    return lists

@@ -85,7 +85,7 @@ def _positive(filter_: Filter, operator: Operator, dialect: Dialect, *, table: s
         return _status(table, [str(value) for value in values])
     if operator in PARTIAL:
         return dialect.partial(f"{table}.{spec.folded}", operator, str(values[0]))
-    return any_of(column, values)
+    return dialect.one_of(column, [str(value) for value in values])
 
 
 def _status(table: str, words: list[str]) -> Condition:

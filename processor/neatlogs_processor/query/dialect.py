@@ -73,6 +73,9 @@ class Dialect(Protocol):
     def added_up(self, expression: str) -> str:
         """Return the sum of a number that a sender chose, exact up to 2^53 and never above 2^63 - 1."""
 
+    def one_of(self, column: str, values: Sequence[str]) -> Condition:
+        """Say that text is one of these, byte for byte."""
+
     def partial(self, column: str, operator: Operator, text: str) -> Condition:
         """Compare a part of a column of folded text with text that is not folded yet."""
 

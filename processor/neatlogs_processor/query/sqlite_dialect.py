@@ -48,6 +48,10 @@ class SqliteDialect:
         """See `Dialect`. `sum()` fails above 2^63 - 1; this stops there."""
         return f"CAST(total({expression}) AS INTEGER)"
 
+    def one_of(self, column: str, values: Sequence[str]) -> Condition:
+        """See `Dialect`."""
+        return any_of(column, values)
+
     def partial(self, column: str, operator: Operator, text: str) -> Condition:
         """See `Dialect`."""
         return _partial(column, operator, fold(text))

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from neatlogs_processor.errors import StoreUnavailableError
 from neatlogs_processor.query.clickhouse_dialect import ClickHouseDialect
 from neatlogs_processor.query.dialect import Condition, conjunction
+from neatlogs_processor.query.errors import QueryError
 from neatlogs_processor.query.view import View
 from neatlogs_processor.store.clickhouse.relation import candidates, days_of, traces
+from neatlogs_processor.store.selecting import GROUP_COLUMN, is_reference, read_cursor
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -97,8 +99,30 @@ class Question:
         return Condition(f"r.trace_id IN ({wanted.sql})", wanted.parameters)
 
 
+def place_of(view: View) -> tuple[Any, Any] | None:
+    """Return what the view's cursor says, `None` where it has none; see `selecting.read_cursor`.
+
+    Raises:
+        QueryError: It is not a cursor of this list in this order, or one of an embedded store: a server compares only
+            what is of one type.
+    """
+    place = read_cursor(view)
+    if place is None:
+        return None
+    value, tie = place
+    named = view.tab in GROUP_COLUMN and view.order.key == "end_user"
+    if not (isinstance(tie, str) or is_reference(tie)) or not (
+        isinstance(value, str) or is_reference(value) if named else isinstance(value, int)
+    ):
+        raise QueryError("this cursor is of another store; begin with the first page", parameter="cursor")
+    return place
+
+
 def _typed(value: Any, number: int) -> str:
-    types: dict[type, str] = {str: "String", int: "Int64", float: "Float64", list: "Array(String)"}
+    types: dict[type, str] = {str: "String", int: "Int64", float: "Float64"}
+    if isinstance(value, list):
+        # All of one type.
+        return f"{{p{number}:Array({types[type(value[0])] if value else 'String'})}}"
     return f"{{p{number}:{types[type(value)]}}}"
 
 

@@ -144,6 +144,8 @@ def connect(login: ClickHouseLogin, *, database: str | None = None, patience: fl
         autogenerate_session_id=False,
         # Repetition is decided here, where it is known whether it can count twice.
         query_retries=0,
+        # In a URL there is little room for values, and proxies write it into their logs.
+        form_encode_query_params=True,
         compress="lz4",
         client_name="neatlogs-processor",
     )

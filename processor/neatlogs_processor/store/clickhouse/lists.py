@@ -18,7 +18,7 @@ from neatlogs_processor.query.results import (
     UserRow,
 )
 from neatlogs_processor.query.view import ALL_TIME, Tab, View
-from neatlogs_processor.store.clickhouse.asking import Question
+from neatlogs_processor.store.clickhouse.asking import Question, place_of
 from neatlogs_processor.store.clickhouse.relation import DAYS_BESIDE, days_between, days_of, these
 from neatlogs_processor.store.clickhouse.traces import clean_metadata
 from neatlogs_processor.store.coverage import DAY
@@ -27,7 +27,6 @@ from neatlogs_processor.store.selecting import (
     in_period,
     is_reference,
     order_of,
-    read_cursor,
     select,
     traces_of,
     write_cursor,
@@ -207,7 +206,7 @@ def _write_place(question: Question, dialect: ClickHouseDialect, view: View, val
 
 
 def _read_place(question: Question, view: View) -> tuple[Any, Any] | None:
-    place = read_cursor(view)
+    place = place_of(view)
     if place is None or not is_reference(place[1]):
         return place
     table = these([str(place[1][0])], question.version)

@@ -14,11 +14,11 @@ from neatlogs_processor.query.clickhouse_dialect import ClickHouseDialect
 from neatlogs_processor.query.dialect import Condition, conjunction
 from neatlogs_processor.query.results import Neighbours, Page, TraceRow
 from neatlogs_processor.query.view import Period, Sort, View
-from neatlogs_processor.store.clickhouse.asking import MAX_LITERAL, Question
+from neatlogs_processor.store.clickhouse.asking import MAX_LITERAL, Question, place_of
 from neatlogs_processor.store.clickhouse.relation import DAYS_BESIDE, asks_roots, days_between, these
 from neatlogs_processor.store.coverage import DAY
 from neatlogs_processor.store.lists import NEWER_LIMIT, read_metadata, status_name
-from neatlogs_processor.store.selecting import narrowed, order_of, read_cursor, traces_of, write_cursor
+from neatlogs_processor.store.selecting import narrowed, order_of, traces_of, write_cursor
 from neatlogs_processor.store.text import filterable_metadata, read_set
 
 # ruff: noqa: S608  # names and conditions are constants of this package, values are bound
@@ -34,7 +34,7 @@ _LONGEST_WINDOW: Final = 40 * DAY
 
 def traces(question: Question, view: View, now: int) -> Page[TraceRow]:
     """See `TraceReader.traces`."""
-    place = read_cursor(view)
+    place = place_of(view)
     found: list[tuple[Any, ...]] = []
     for looked_at in _windows(view if place is None else narrowed(view, now, place), now):
         dialect = question.dialect(looked_at, now)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 
 from neatlogs_processor.errors import StoreUnavailableError
 from neatlogs_processor.query.clickhouse_dialect import fold
+from neatlogs_processor.query.errors import QueryError
 from neatlogs_processor.query.text import parse
-from neatlogs_processor.query.view import View
+from neatlogs_processor.query.view import ALL_TIME, SORTS, Sort, Tab, View
 from neatlogs_processor.store.clickhouse.asking import AT_ONCE, Connection, Question, answered
+from neatlogs_processor.store.selecting import write_cursor
 from support.clickhouse_server import REAL
 from support.stored import NOW, Stored
-from support.two_engines import Database
+from support.two_engines import Database, page_of
 
 needs_faults = pytest.mark.skipif(bool(REAL), reason="a real server does not fail when it is told to")
 
@@ -42,6 +45,28 @@ def test_errors_of_the_server_are_sentences_of_ours(database: Database, code: in
     assert sentence in str(caught.value)
     assert "secret" not in str(caught.value)
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize("sort", ["-start", "-duration"])
+@pytest.mark.parametrize(("value", "tie"), [(5, 7), ("x", "00" * 16), (5, None)])
+def test_a_cursor_of_another_store_is_a_question_that_cannot_be_understood(
+    database: Database, sort: str, value: object, tie: object
+) -> None:
+    """Whoever has turned pages before the move, or makes a cursor up, is told to begin again, and not to wait."""
+    view = View(period=ALL_TIME, sort=Sort(sort[1:]))
+    view = replace(view, cursor=write_cursor(view, value, tie))
+    with pytest.raises(QueryError, match="cursor"):
+        database.reader.traces(view, now=NOW)
+
+
+@pytest.mark.parametrize("tab", [Tab.SESSIONS, Tab.USERS])
+def test_a_cursor_of_another_type_is_refused_for_groups(database: Database, tab: Tab) -> None:
+    """So it is for sessions and end users."""
+    for sort in SORTS[tab]:
+        view = View(tab, period=ALL_TIME, sort=Sort(sort))
+        for value, tie in (("x" if sort != "end_user" else 5, "x"), (5, 5)):
+            with pytest.raises(QueryError, match="cursor"):
+                page_of(database.reader, replace(view, cursor=write_cursor(view, value, tie)))
 
 
 def test_a_question_has_a_time(database: Database) -> None:

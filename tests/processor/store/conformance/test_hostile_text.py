@@ -11,10 +11,10 @@ from neatlogs_processor.core.text import fold
 from neatlogs_processor.query.fields import Arity, Field, Operator
 from neatlogs_processor.query.filters import Filter
 from neatlogs_processor.query.text import parse
-from neatlogs_processor.query.view import ALL_TIME, View
+from neatlogs_processor.query.view import ALL_TIME, Tab, View
 from support.filters import AWKWARD
 from support.stored import NOW, Stored
-from support.two_engines import Database, TwoEngines, lists_of, two_engines
+from support.two_engines import Database, TwoEngines, lists_of, page_of, two_engines
 
 # ruff: noqa: RUF001  # letters that look alike are what this is about
 
@@ -233,6 +233,37 @@ def test_metadata_is_read_as_its_sender_wrote_it(database: Database) -> None:
         everything = View(period=ALL_TIME, limit=500)
         assert lists_of(engines.clickhouse, everything) == lists_of(engines.sqlite, everything)
         same(engines, [filter_ for question in questions for filter_ in parse(question)])
+
+
+@pytest.mark.parametrize("field", ["metadata:plan.x", "tag", "workflow", "trace_id"])
+def test_as_many_filters_as_there_may_be_are_answered(database: Database, field: str) -> None:
+    """A statement stays short, and is planned in time, however many values are listed."""
+    numbers = [str(number) for number in range(10_000_000, 10_000_066)]
+    listed = ", ".join([*numbers, *(f"{number}.5" for number in numbers), *(f'"no {number}"' for number in numbers)])
+    traces = [
+        Stored(1, metadata={"plan": {"x": 10_000_003}}, tags=("10000003",), workflow="10000003"),
+        Stored(2, metadata={"plan.x": "no 10000004"}, tags=("no 10000004",), workflow="no 10000004", ago=10**9),
+        Stored(3, metadata={"plan": {"x": 1.5}}, tags=("1",), workflow="10000", ago=10**10),
+    ]
+    if field == "trace_id":
+        listed = ", ".join(f"{number:032x}" for number in range(200))
+    with two_engines(database, traces) as engines:
+        for words in ("is any of", "is none of"):
+            filters = parse(f"{field} {words} {listed}") * 8
+            for tab in (Tab.TRACES, Tab.SESSIONS, Tab.USERS):
+                view = View(tab, filters, ALL_TIME)
+                assert page_of(engines.clickhouse, view) == page_of(engines.sqlite, view)
+
+
+def test_numbers_are_any_of_numbers_however_they_are_written(database: Database) -> None:
+    """Whole numbers, fractions, exponents and what no type holds exactly are told apart in lists as they are alone."""
+    kept = [1, 1.0, 1.5, -(2**63), 2**63 - 1, 2**63, 2**53 + 1, 1e300, -0.0, "1", "1.0", True, None, "true"]
+    listed = ["1", "1.0", "1.5", "-9223372036854775808", "9223372036854775807", "9223372036854775808", "1e300", "0"]
+    listed += ["9007199254740993", "9007199254740992", "true", "null", '"1"', '"null"', "10e-1", "0.1"]
+    traces = [Stored(number, metadata={"n": value}, ago=number * 10**9) for number, value in enumerate(kept)]
+    with two_engines(database, traces) as engines:
+        pairs = [f"metadata:n is any of {one}, {other}" for one in listed for other in listed]
+        same(engines, [parse(text)[0] for text in [*pairs, f"metadata:n is any of {', '.join(listed)}"]])
 
 
 def test_many_and_long_values_are_bound(database: Database) -> None:

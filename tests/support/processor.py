@@ -98,6 +98,8 @@ class Program:
         """Wait until it listens, and return its address."""
         line = await self.line(_READY.pattern)
         match = _READY.search(line)
+        # Where there is none, what is said instead quotes the pattern.
+        assert line in self.stderr, line
         assert match is not None
         return match[1]
 

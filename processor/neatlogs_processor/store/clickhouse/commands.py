@@ -40,7 +40,7 @@ def opened(login: ClickHouseLogin, *, checked: bool = True) -> Iterator[Client]:
     """Connect for the length of a block, in which errors of the server become ours.
 
     Raises:
-        ConfigError: With `checked`: the database has not got the tables.
+        ConfigError: There is no such database, or its user is not let in; with `checked`, it has not got the tables.
         ProcessorError: The server cannot be reached, or did not do something.
     """
     client: Client | None = None
@@ -52,7 +52,10 @@ def opened(login: ClickHouseLogin, *, checked: bool = True) -> Iterator[Client]:
     except ProcessorError:
         raise
     except Exception as error:  # noqa: BLE001  # what is not of the client is raised again
-        raise explain(error, login.address) from None
+        explained = explain(error, login.address)
+        if client is None and explained.is_about_setup:
+            raise ConfigError(f"--store: {explained}") from None
+        raise explained from None
     finally:
         if client is not None:
             client.close()

@@ -85,6 +85,13 @@ def test_a_database_without_tables_says_what_to_do(fresh: Database) -> None:
         commands.look(fresh.login)
 
 
+def test_a_database_that_is_not_there_is_a_setting_that_cannot_be_used(database: Database) -> None:
+    """As one without the tables is: nothing was begun, and the sentence says what to do."""
+    address = ClickHouseAddress.parse(database.server.url("not_there"))
+    with pytest.raises(ConfigError, match="--store: the tables of the store are not in the database not_there"):
+        commands.look(ClickHouseLogin(address, database.server.password))
+
+
 def test_a_server_that_is_not_there_is_an_error_of_one_line() -> None:
     """It names the server."""
     nowhere = ClickHouseLogin(ClickHouseAddress("127.0.0.1", 1))

@@ -65,7 +65,7 @@ async def ready(admin: str) -> tuple[int, str]:
 
 async def test_what_is_acknowledged_is_on_the_server(database: Database) -> None:
     """A whole processor: the answer comes when the spans can be read, and it ends well."""
-    async with program("--store", url(database), *FAST) as processor:
+    async with program("--grpc-listen", "127.0.0.1:0", "--store", url(database), *FAST) as processor:
         target = await processor.ready()
         assert await export(target, traces(trace(1, spans=3)).body) == b""
         assert [said["spans"] for said in rollups_of(database.client).values()] == [3]
@@ -194,7 +194,8 @@ async def test_migrate_makes_it_ready(guarded: ClickHouseServer) -> None:
     finished = await run("store", "migrate", "--store", guarded.url("made_by_hand"), environ=environ)
     assert finished.code == 0
     assert finished.stdout.startswith("made in made_by_hand: otel_traces, ")
-    async with program("--store", guarded.url("made_by_hand"), environ=environ) as processor:
+    listen = ("--grpc-listen", "127.0.0.1:0")
+    async with program(*listen, "--store", guarded.url("made_by_hand"), environ=environ) as processor:
         await processor.ready()
 
 

@@ -159,18 +159,18 @@ def _questions(trace: str, session: str) -> dict[str, Callable[[TraceReader], ob
 
 
 def _deep() -> Callable[[TraceReader], View]:
-    """Return what gives the view of a page far down; the way there is gone once."""
-    known: list[View] = []
+    """Return what gives the view of a page far down; the way there is gone once for each store."""
+    known: dict[TraceReader, View] = {}
 
     def view(reader: TraceReader) -> View:
-        if not known:
+        if reader not in known:
             at = View(Tab.TRACES, period=ALL_TIME, limit=500)
             for _ in range(200):
                 cursor = reader.traces(at, now=NOW).next_cursor
                 if cursor is None:
                     break
                 at = at.from_cursor(cursor)
-            known.append(replace(at, limit=50))
-        return known[0]
+            known[reader] = replace(at, limit=50)
+        return known[reader]
 
     return view

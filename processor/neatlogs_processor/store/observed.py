@@ -91,9 +91,10 @@ def at(metadata: dict[str, Any], key: str) -> Any:
 
 
 def _latest(connection: sqlite3.Connection, column: str, view: View, now: int) -> Iterator[tuple[Any, int]]:
-    """Yield the different values of a column, each with its number of traces."""
+    """Return the different values of a column, each with its number of traces."""
     condition = conjunction([traces_of(view, now), Condition(f"length(t.{column}) <= ?", (MAX_CHARS,))])
-    yield from connection.execute(
+    # Not a generator: one that is left behind would be closed when the connection is gone.
+    return connection.execute(
         f"SELECT value, count(*) FROM (SELECT t.{column} AS value FROM traces AS t WHERE {condition.sql}"
         " ORDER BY t.start DESC LIMIT ?) GROUP BY value",
         (*condition.parameters, LOOKED_AT),

@@ -236,7 +236,7 @@ def test_metadata_is_read_as_its_sender_wrote_it(database: Database) -> None:
 
 
 @pytest.mark.parametrize("field", ["metadata:plan.x", "tag", "workflow", "trace_id"])
-def test_as_many_filters_as_there_may_be_are_answered(database: Database, field: str) -> None:
+def test_many_filters_of_many_values_are_answered(database: Database, field: str) -> None:
     """A statement stays short, and is planned in time, however many values are listed."""
     numbers = [str(number) for number in range(10_000_000, 10_000_066)]
     listed = ", ".join([*numbers, *(f"{number}.5" for number in numbers), *(f'"no {number}"' for number in numbers)])
@@ -249,8 +249,8 @@ def test_as_many_filters_as_there_may_be_are_answered(database: Database, field:
         listed = ", ".join(f"{number:032x}" for number in range(200))
     with two_engines(database, traces) as engines:
         for words in ("is any of", "is none of"):
-            filters = parse(f"{field} {words} {listed}") * 8
-            for tab in (Tab.TRACES, Tab.SESSIONS, Tab.USERS):
+            filters = parse(f"{field} {words} {listed}") * 6
+            for tab in (Tab.TRACES, Tab.USERS):
                 view = View(tab, filters, ALL_TIME)
                 assert page_of(engines.clickhouse, view) == page_of(engines.sqlite, view)
 

@@ -84,7 +84,10 @@ class Writer:
         self._log_tried = self._monotonic()
 
     def close(self) -> None:
-        """Close the file."""
+        """Move the log into the file, so that the file alone is the store, and close it."""
+        # SQLite does it by itself, but not while somebody reads, as the page does. Without room the log stays.
+        with contextlib.suppress(sqlite3.Error):
+            checkpoint(self._connection)
         self._connection.close()
 
     def write(self, requests: Sequence[Request]) -> Outcome:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import pytest
 from neatlogs_processor.core.request import Request
 from neatlogs_processor.errors import ProcessorError, StoreUnavailableError
 from neatlogs_processor.store.beside import BEST_EFFORT_SECONDS, StoreBeside
-from neatlogs_processor.store.files import open_writer
+from neatlogs_processor.store.files import open_reader, open_writer
 from neatlogs_processor.telemetry import Telemetry
 from support.processor import Running, program, run, running, until
 from support.queue_parts import Destination, rejected, unavailable
@@ -196,6 +198,21 @@ async def test_readiness_follows_a_store_that_is_needed(tmp_path: Path, required
         (tmp_path / "away.db").rename(path)
         assert await export(one.target, body) == b""
         assert (await ready(one))[0] == 200
+
+
+@pytest.mark.parametrize("read_elsewhere", [False, True], ids=["by its own page", "by another process"])
+async def test_a_stopped_store_is_its_file_alone(tmp_path: Path, read_elsewhere: bool) -> None:
+    """After an orderly stop the file alone is a copy of everything, although somebody has read it."""
+    path = tmp_path / "traces.db"
+    with contextlib.ExitStack() as others:
+        async with running(store=str(path)) as one, httpx.AsyncClient() as client:
+            await export(one.target, traces(trace(1, user="ali")).body)
+            answer = await client.get(f"http://{one.admin}/api/traces", params={"last": "all"})
+            assert [row["end_user"] for row in answer.json()["rows"]] == ["ali"]
+            if read_elsewhere:
+                others.enter_context(contextlib.closing(open_reader(path))).execute("SELECT * FROM traces").fetchall()
+        copy = Path(shutil.copy(path, tmp_path / "copy.db"))
+        assert [rollup["end_user"] for rollup in rollups_of(copy).values()] == ["ali"]
 
 
 async def test_a_page_on_a_store_that_another_process_writes(tmp_path: Path) -> None:

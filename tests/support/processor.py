@@ -20,6 +20,7 @@ LIMIT = 60
 """Seconds after which a wait is a failure."""
 
 ANY_PORTS = {
+    "NEATLOGS_PROCESSOR_GRPC_LISTEN": "127.0.0.1:0",
     "NEATLOGS_PROCESSOR_HTTP_LISTEN": "127.0.0.1:0",
     "NEATLOGS_PROCESSOR_ADMIN_LISTEN": "127.0.0.1:0",
     "NEATLOGS_PROCESSOR_STORE": "none",

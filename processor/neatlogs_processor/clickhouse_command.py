@@ -81,9 +81,9 @@ def _rebuild(given: argparse.Namespace) -> Callable[[Loaded], int]:
 def _copy(given: argparse.Namespace) -> Callable[[Loaded], int]:
     kind, _, file = given.source.partition(":")
     if kind != "sqlite" or not file:
-        raise ConfigError(f"store copy has no source; {_COPY}")
+        raise ConfigError(f"store copy takes a source of the form sqlite:FILE; {_COPY}")
     if not given.target.startswith(("clickhouse://", "clickhouses://")):
-        raise ConfigError(f"store copy has no target; {_COPY}")
+        raise ConfigError(f"store copy takes a target of the form clickhouse://...; {_COPY}")
     try:
         address = ClickHouseAddress.parse(given.target)
     except ValueError as error:

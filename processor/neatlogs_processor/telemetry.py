@@ -261,7 +261,7 @@ class Telemetry:
         counters = self.counters
         return (
             f"requests: {counters.requests.total()}; spans: {counters.spans_received.total()} received,"
-            f" {counters.spans_forwarded.total()} delivered, {counters.spans_refused.total()} refused;"
+            f" {counters.spans_forwarded.total()} acknowledged, {counters.spans_refused.total()} refused;"
             f" roots: {counters.roots.get('yes')} with an end user, {counters.roots.get('no')} without;"
             f" overrides ignored: {counters.overrides_ignored.total()}"
         )

@@ -122,7 +122,7 @@ class QueueEvents:
     def remaining(self, totals: Totals) -> None:
         """Say what the next run will find."""
         if totals.requests:
-            logger.info("%d requests (%d bytes) stay in the queue for the next run", totals.requests, totals.size)
+            logger.info("for the next run the queue holds: requests %d, bytes %d", totals.requests, totals.size)
 
     def _left(self, signal: Signal, outcome: str, requests: int, spans: int) -> None:
         self._counters.queue_requests.add(requests, signal.value, outcome)

@@ -69,7 +69,7 @@ def test_counters_add_up_what_the_rule_found(telemetry: Telemetry) -> None:
         ("roots", "yes"): 1,
         ("roots", "no"): 1,
     }
-    assert "3 received, 3 delivered, 2 refused" in telemetry.summary()
+    assert "3 received, 3 acknowledged, 2 refused" in telemetry.summary()
     assert "overrides ignored: 2" in telemetry.summary()
 
 

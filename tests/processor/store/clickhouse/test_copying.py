@@ -201,9 +201,12 @@ def test_the_command_says_how_far_it_is_and_that_it_was_verified(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "store copy has no source; write store copy sqlite:FILE clickhouse://user@host:8123/database"),
-        (("traces.db",), "store copy has no source"),
-        (("sqlite:x", "postgres://h/d"), "store copy has no target"),
+        (
+            (),
+            "store copy takes a source of the form sqlite:FILE; write store copy sqlite:FILE clickhouse://user@host:8123/database",
+        ),
+        (("traces.db",), "store copy takes a source of the form sqlite:FILE"),
+        (("sqlite:x", "postgres://h/d"), "store copy takes a target of the form clickhouse://"),
         (("sqlite:x", "clickhouse://me:secret@h/d"), "a password does not belong here"),
         (("sqlite:/nowhere/traces.db", "clickhouse://h/d"), "there is no store at /nowhere/traces.db"),
     ],

@@ -15,8 +15,6 @@ import random
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +50,7 @@ from neatlogs_processor.store.reader import SqliteReader
 from neatlogs_processor.store.sqlite import Store
 from neatlogs_processor.telemetry import Telemetry, logger
 from neatlogs_processor.tls import grpc_server_credentials, server_context
+from neatlogs_processor.welcome import Listening, welcome
 
 # Jitter spreads load; nothing depends on it being unpredictable.
 _chance = random.random
@@ -61,21 +60,6 @@ _TOGETHER: Final = 100
 
 _LAST_SECONDS: Final = 10.0
 """After the shutdown's own time, before what does not end is left behind."""
-
-
-@dataclass(frozen=True)
-class Listening:
-    """Where a processor listens.
-
-    Attributes:
-        grpc: OTLP/gRPC.
-        http: OTLP/HTTP; `None` where there is no such listener.
-        admin: The admin port; `None` likewise.
-    """
-
-    grpc: ListenAddress
-    http: ListenAddress | None
-    admin: ListenAddress | None
 
 
 class Service:
@@ -371,7 +355,7 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop, number)
     service = Service(settings)
     try:
-        _welcome(settings, await service.start(), service.store_place)
+        welcome(settings, await service.start(), service.store_place)
         await stopping.wait()
         await service.drain()
         loop.call_later(settings.shutdown_timeout + _LAST_SECONDS, _leave)
@@ -384,27 +368,3 @@ def _leave() -> None:
     """End the process although something in it does not: a thread cannot be broken off."""
     logger.error("something does not end; leaving now: what it worked on was not acknowledged")
     os._exit(1)
-
-
-def _welcome(settings: Settings, listening: Listening, store: Path | ClickHouseLogin | None) -> None:
-    address = listening.grpc.reachable
-    upstream = settings.upstream_endpoint
-    destination = "no upstream" if upstream is None else f"upstream {upstream}"
-    destination += "" if store is None else f", store {store if isinstance(store, Path) else store.address}"
-    where = f"OTLP/gRPC on {listening.grpc}" + (f", OTLP/HTTP on {listening.http}" if listening.http else "")
-    where += f", admin on {listening.admin}" if listening.admin else ""
-    logger.info("neatlogs-processor %s is ready: %s, %s", version("neatlogs-otel"), where, destination)
-    if store is not None and listening.admin is not None and not listening.admin.path:
-        logger.info("the traces page: http://%s%s/traces", listening.admin.reachable, settings.root_path)
-    if upstream is None:
-        fate = "kept in the store" if store is not None else "printed, acknowledged"
-        logger.info("traces are %s and go nowhere else; --upstream-endpoint host:port sends them on", fate)
-        logger.info(
-            "try, in another terminal: make demo (in the repository), or any application with"
-            " OTEL_EXPORTER_OTLP_ENDPOINT=%s OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
-            address if address.path else f"http://{address}",
-        )
-    if isinstance(store, ClickHouseLogin) and store.can_be_overheard:
-        logger.warning("the password travels to %s without TLS; clickhouses://host encrypts it", store.address)
-    if upstream is not None and settings.upstream_headers and not (upstream.tls or upstream.is_loopback):
-        logger.warning("headers travel to %s without TLS; https://host:port encrypts them", upstream)

@@ -210,7 +210,7 @@ def through_the_processor(backend: Backend, upstream_protocol: str) -> bool:
                     print(f"{way} {len(spans)} spans, each once, end user {spans_user(spans)}", flush=True)
     # A backend may fold two deliveries of a span into one; the processor's own count shows that there were none.
     summary = processor.log.splitlines()[-1]
-    if f"{delivered} received, {delivered} delivered, 0 refused" not in summary:
+    if f"{delivered} received, {delivered} acknowledged, 0 refused" not in summary:
         good = False
         print(f"  NOT HELD: the backend tells of {delivered} spans, the processor of others: {summary}")
     return good

@@ -44,7 +44,7 @@ async def test_a_newcomer_sees_where_it_listens_what_to_try_and_each_trace() -> 
     assert '1 override ignored: "tool" (child)' in line
     assert "root span owns" in warning
     assert finished.code == 0
-    assert "2 delivered" in finished.stderr
+    assert "2 acknowledged" in finished.stderr
     assert "u_812" not in finished.stderr
     assert "u_999" not in finished.stderr + finished.stdout
 
@@ -69,7 +69,7 @@ async def test_a_signal_lets_requests_in_flight_finish(number: signal.Signals) -
     # Refused by the closing server or by the closed port: retryable either way.
     assert error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert finished.code == 0
-    assert "1 delivered" in finished.stderr
+    assert "1 acknowledged" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test browser-test browser-lint node-example page-example lint bench bench-collector spreading-collector bench-shim bench-store scale conformance interop-clickhouse torture demo screenshots check wheel-check clean
+.PHONY: help run test browser-test browser-lint node-example page-example lint bench bench-collector spreading-collector bench-shim bench-store scale conformance interop-clickhouse torture interop demo screenshots check wheel-check clean
 
 help:  ## Say what the commands are
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -190,7 +190,7 @@ async def test_a_shutdown_lets_deliveries_finish_and_keeps_the_rest(
         await until(lambda: destination.busy == 1)
         asyncio.get_running_loop().call_later(0.1, destination.open.set)
     assert destination.accepted == parts.sent[:1]
-    assert "1 requests" in caplog.text
+    assert "the queue holds: requests 1," in caplog.text
     async with queue_in(tmp_path / "queue") as again:
         await again.emptied()
     assert again.destination.accepted == parts.sent[1:]

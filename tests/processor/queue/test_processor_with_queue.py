@@ -33,7 +33,7 @@ async def test_a_request_is_acknowledged_while_the_upstream_is_down_and_delivere
         started.kill(signal.SIGTERM)
         finished = await started.end()
     assert finished.code == 0
-    assert "2 requests" in finished.stderr
+    assert "the queue holds: requests 2," in finished.stderr
     assert b"u_1" in on_disk
     assert b"x" * 1_000 not in on_disk
     async with Upstream() as upstream, program(*flags, "--upstream-endpoint", upstream.endpoint) as again:

@@ -52,7 +52,7 @@ class _Listening:
     def __init__(self, stub: Any) -> None:
         self._stub = stub
 
-    def Export(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - the name is gRPC's
+    def Export(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802  # the name is gRPC's
         answer = self._stub.Export(*args, **kwargs)
         if isinstance(answer, ExportTraceServiceResponse):
             _hear(answer)

@@ -90,7 +90,7 @@ def resource_attributes(
 def _encoded(encode: Callable[[object], str | None], name: str, value: object) -> str | None:
     try:
         return encode(value)
-    except Exception as error:  # noqa: BLE001 - a foreign __str__ or iterable may raise anything
+    except Exception as error:  # noqa: BLE001  # a foreign __str__ or iterable may raise anything
         reason = str(error) if isinstance(error, conventions.RefusedError) else f"{type(error).__name__} was raised"
         verb = "are" if name.endswith("s") else "is"
         warn_once("init_refused", name, "%s of init() %s refused, because %s.", name, verb, reason)

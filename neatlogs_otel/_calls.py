@@ -54,7 +54,7 @@ class OpenCall:
         try:
             self.span.record_exception(error)
             self.span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-        except Exception:  # noqa: BLE001 - the client's __str__ may raise; its own error must get through
+        except Exception:  # noqa: BLE001  # the client's __str__ may raise; its own error must get through
             self.span.set_status(Status(StatusCode.ERROR, type(error).__name__))
 
     def enter(self) -> None:
@@ -95,7 +95,7 @@ def start_call(name: str) -> OpenCall | None:
     try:
         span = tracer().start_span(name, attributes=attributes)
         return OpenCall(span) if span.get_span_context().is_valid else None
-    except Exception as error:  # noqa: BLE001 - a sampler or span processor of the application; its call must go on
+    except Exception as error:  # noqa: BLE001  # a sampler or span processor of the application; its call must go on
         warn_once("wrap_root", name, "No root span for the wrapped call %s: %s.", name, type(error).__name__)
         return None
 
@@ -119,7 +119,7 @@ def _is_suppressed() -> bool:
 def _end(span: Span, end_time: int | None) -> None:
     try:
         span.end(end_time=end_time)
-    except Exception as error:  # noqa: BLE001 - a span processor of the application; its call must go on
+    except Exception as error:  # noqa: BLE001  # a span processor of the application; its call must go on
         warn_once("wrap_end", type(error), "%s while ending the span of a wrapped call.", type(error).__name__)
 
 

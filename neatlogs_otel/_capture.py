@@ -27,7 +27,7 @@ def masked(attributes: Mapping[str, Any], masks: tuple[Mask, ...], *, place: str
         try:
             left = mask(content)
             content = dict(left) if left is not None else {}
-        except Exception as error:  # noqa: BLE001, PERF203 - the application's mask; what it did not mask must not get out
+        except Exception as error:  # noqa: BLE001, PERF203  # the application's mask; what it did not mask must not get out
             warn_once(
                 "mask_failed",
                 place,

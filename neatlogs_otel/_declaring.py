@@ -114,7 +114,7 @@ def set_end_user(end_user_id: IdArgument, end_user_metadata: MetadataArgument = 
     """
     try:
         return _set_end_user(end_user_id, end_user_metadata)
-    except Exception as error:  # noqa: BLE001 - an error of ours must not reach the application
+    except Exception as error:  # noqa: BLE001  # an error of ours must not reach the application
         warn_once("internal", type(error), "%s in set_end_user().", type(error).__name__)
         return False
 

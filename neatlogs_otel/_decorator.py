@@ -311,7 +311,7 @@ def _around_generator(
                 steps.yielded(item)
                 try:
                     sent = yield item
-                except BaseException as thrown:  # noqa: BLE001 - GeneratorExit too: the body decides what it means
+                except BaseException as thrown:  # noqa: BLE001  # GeneratorExit too: the body decides what it means
                     step = functools.partial(generator.throw, thrown)
                 else:
                     step = functools.partial(generator.send, sent)
@@ -342,7 +342,7 @@ def _around_async_generator(
                 steps.yielded(item)
                 try:
                     sent = yield item
-                except BaseException as thrown:  # noqa: BLE001 - GeneratorExit too: the body decides what it means
+                except BaseException as thrown:  # noqa: BLE001  # GeneratorExit too: the body decides what it means
                     step = functools.partial(generator.athrow, thrown)
                 else:
                     step = functools.partial(generator.asend, sent)

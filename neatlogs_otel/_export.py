@@ -91,7 +91,7 @@ class AddingExporter(SpanExporter):
         return merged[1]
 
     def _masked(self, attributes: Mapping[str, Any] | None, place: str) -> dict[str, Any]:
-        assert self._mask is not None  # noqa: S101 - only called with a mask
+        assert self._mask is not None  # noqa: S101  # only called with a mask
         kept: dict[str, Any] = {}
         content: dict[str, Any] = {}
         for key, value in (attributes or {}).items():

@@ -89,12 +89,12 @@ class EndUser:
         """
         try:
             text = conventions.encode_id(end_user_id)
-        except Exception as error:  # noqa: BLE001 - a foreign __str__ or __int__ may raise anything
+        except Exception as error:  # noqa: BLE001  # a foreign __str__ or __int__ may raise anything
             return cls.refuse(source, "end_user_id", error, place=place)
         metadata: str | None = None
         try:
             metadata = conventions.encode_metadata(end_user_metadata)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001  # as above
             warn_once(
                 "metadata_refused",
                 place,
@@ -167,7 +167,7 @@ def encode_session(session_id: object, *, place: str) -> str | None:
     """A session id as text; `None` where none was given; `NO_SESSION`, with a warning, where it cannot be used."""
     try:
         return conventions.encode_id(call_argument(session_id))
-    except Exception as error:  # noqa: BLE001 - a foreign __str__ may raise anything
+    except Exception as error:  # noqa: BLE001  # a foreign __str__ may raise anything
         warn_once(
             "session_refused",
             place,
@@ -207,11 +207,11 @@ def end_user_from(source: Source, end_user_id: object, end_user_metadata: object
     """As `EndUser.of`, where both arguments may also be callables without arguments. Never raises."""
     try:
         found = call_argument(end_user_id)
-    except Exception as error:  # noqa: BLE001 - the application's callable; its trace must go on
+    except Exception as error:  # noqa: BLE001  # the application's callable; its trace must go on
         return EndUser.refuse(source, "The callable end_user_id", error, place=place)
     try:
         metadata = call_argument(end_user_metadata)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001  # as above
         metadata = None
         warn_once(
             "metadata_refused",
@@ -282,7 +282,7 @@ class Served:
             _served.reset(self._token)
 
 
-class identify:  # noqa: N801 - used as a function: `with identify(...)`
+class identify:  # noqa: N801  # used as a function: `with identify(...)`
     """Names the end user of the root spans that others open inside the block.
 
     For code that calls into an instrumented library and does not open the trace itself:

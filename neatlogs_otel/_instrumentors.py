@@ -78,7 +78,7 @@ def activate_instrumentor(target: Any) -> None:
         finally:
             if locked:
                 _lock.release()
-    except Exception as error:  # noqa: BLE001 - the client must work without it
+    except Exception as error:  # noqa: BLE001  # the client must work without it
         warn_once("instrumentor", type(error), "%s while looking for an instrumentor.", type(error).__name__)
 
 
@@ -123,7 +123,7 @@ def _is_active(point: EntryPoint) -> bool:
         return False
     try:
         return bool(getattr(point.load()(), "is_instrumented_by_opentelemetry", False))
-    except Exception:  # noqa: BLE001 - broken, so surely not active; `_try` says so if it comes to that
+    except Exception:  # noqa: BLE001  # broken, so surely not active; `_try` says so if it comes to that
         return False
 
 
@@ -131,7 +131,7 @@ def _try(point: EntryPoint) -> bool:
     try:
         instrumentor = point.load()()
         instrumentor.instrument()
-    except Exception as error:  # noqa: BLE001 - whatever an import of foreign code raises
+    except Exception as error:  # noqa: BLE001  # whatever an import of foreign code raises
         reason = f"{type(error).__name__}: {error}"
     else:
         if getattr(instrumentor, "is_instrumented_by_opentelemetry", True):

@@ -32,7 +32,7 @@ def finish(call: OpenCall, result: Any) -> Any:
         if _outlives(result):
             call.keep_open()
             return _linked(call, result)
-    except Exception as error:  # noqa: BLE001 - a class that cannot be proxied; its object must still arrive
+    except Exception as error:  # noqa: BLE001  # a class that cannot be proxied; its object must still arrive
         kind = type(result).__name__
         warn_once(
             "wrap_result", kind, "The root span of a call that returned a %s ends now (%s).", kind, type(error).__name__
@@ -70,7 +70,7 @@ def _outlives(result: Any) -> bool:
             return closed is not True and getattr(result, "closed", None) is not True
         # An HTTP response whose body was not read yet, as clients return it for "raw" calls.
         return closed is False
-    except Exception:  # noqa: BLE001 - a property of a foreign object
+    except Exception:  # noqa: BLE001  # a property of a foreign object
         return False
 
 

@@ -40,7 +40,7 @@ def tracer_provider() -> TracerProvider:
         return _chosen
     try:
         return trace_api.get_tracer_provider()
-    except Exception as error:  # noqa: BLE001 - OpenTelemetry loads what a variable names, and raises if it cannot
+    except Exception as error:  # noqa: BLE001  # OpenTelemetry loads what a variable names, and raises if it cannot
         warn_once(
             "no_provider",
             type(error),

@@ -265,7 +265,7 @@ def _make_provider_if_none(resource: Mapping[str, str]) -> bool:
         return False
     try:
         provider = SdkTracerProvider(resource=_named(Resource.create(dict(resource)), resource.get(WORKFLOW_NAME)))
-    except Exception as error:  # noqa: BLE001 - the SDK reads many variables, and raises if it cannot
+    except Exception as error:  # noqa: BLE001  # the SDK reads many variables, and raises if it cannot
         warn_once("no_provider", type(error), "Nothing is recorded: %s: %s", type(error).__name__, error)
         return False
     trace_api.set_tracer_provider(provider)
@@ -320,7 +320,7 @@ def _set_export(
     try:
         sender = make_exporter(target, api_key=api_key, headers=headers) if target is not None else None
         before = attached.export.replace(AddingExporter(sender, resource, mask) if sender is not None else None)
-    except Exception as error:  # noqa: BLE001 - the SDK reads many more variables, and raises if it cannot
+    except Exception as error:  # noqa: BLE001  # the SDK reads many more variables, and raises if it cannot
         logger.error("Nothing is exported: %s: %s", type(error).__name__, error)
         before = attached.export.replace(None)
     attached.settings = settings
@@ -343,7 +343,7 @@ def _within(timeout: float, work: Callable[[], object], place: str) -> bool:
     def run() -> None:
         try:
             outcome.append(work() is not False)
-        except Exception as error:  # noqa: BLE001 - an exporter or span processor of the application
+        except Exception as error:  # noqa: BLE001  # an exporter or span processor of the application
             warn_once("export_failed", (place, type(error)), "%s in %s.", type(error).__name__, place)
             outcome.append(False)
 

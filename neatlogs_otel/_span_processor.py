@@ -50,7 +50,7 @@ class EndUserSpanProcessor(SpanProcessor):
             return
         try:
             self._open(span, parent_context, is_root=parent is None)
-        except Exception as error:  # noqa: BLE001 - an error of ours must not cost the application its span
+        except Exception as error:  # noqa: BLE001  # an error of ours must not cost the application its span
             warn_once("internal", type(error), "%s while naming the end user of a root span.", type(error).__name__)
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -76,7 +76,7 @@ class EndUserSpanProcessor(SpanProcessor):
                 shown(span.name),
             )
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK says the signature
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002  # the SDK says the signature
         """Nothing is held back, so there is nothing to flush. (The base class of older SDKs would report a failure.)"""
         return True
 
@@ -108,7 +108,7 @@ def _warn_of_raw_identity(span: ReadableSpan) -> None:
     attributes = span.attributes or {}
     try:
         as_it_may_leave = leaving().attributes(attributes)
-    except Exception as error:  # noqa: BLE001 - what others wrote on the span must not cost the application its span
+    except Exception as error:  # noqa: BLE001  # what others wrote on the span must not cost the application its span
         warn_once("internal", type(error), "%s while looking at a span that has ended.", type(error).__name__)
         return
     if as_it_may_leave is not attributes:

@@ -53,7 +53,7 @@ class OpenSpan:
             return
         try:
             self.span.set_attributes(masked(content, self.masks, place=self.place))
-        except Exception as error:  # noqa: BLE001 - what a mask left may raise when the SDK turns it into text
+        except Exception as error:  # noqa: BLE001  # what a mask left may raise when the SDK turns it into text
             _say_dropped(self.place, error)
 
     def fail(self, error: BaseException) -> None:
@@ -63,7 +63,7 @@ class OpenSpan:
         try:
             self.span.record_exception(error)
             self.span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-        except Exception:  # noqa: BLE001 - the application's __str__ may raise; its own error must get through
+        except Exception:  # noqa: BLE001  # the application's __str__ may raise; its own error must get through
             self.span.set_status(Status(StatusCode.ERROR, type(error).__name__))
 
     def end(self) -> None:
@@ -76,7 +76,7 @@ class OpenSpan:
             if root is not None and _registry.registry.knows(root):
                 root.restore()
             self.span.end()
-        except Exception as error:  # noqa: BLE001 - some other span processor's error
+        except Exception as error:  # noqa: BLE001  # some other span processor's error
             warn_once("end_failed", self.place, "%s while ending %s.", type(error).__name__, self.place)
         finally:
             if self._own_root is not None:
@@ -134,7 +134,7 @@ def open_span(
         )
         if root is not None and root.span is span:
             own_root = root
-    except Exception as error:  # noqa: BLE001 - a sampler or another span processor may raise; the work must go on
+    except Exception as error:  # noqa: BLE001  # a sampler or another span processor may raise; the work must go on
         warn_once("start_failed", place, "%s while opening %s.", type(error).__name__, place)
     block = Block(span.get_span_context().trace_id, place, root, masks)
     return OpenSpan(span, block.attached_to(trace_api.set_span_in_context(span)), block, own_root)
@@ -317,7 +317,7 @@ def _say_dropped(place: str, error: Exception) -> None:
 def _checked_tags(tags: object, place: str) -> str | None:
     try:
         return conventions.encode_tags(tags)
-    except Exception as error:  # noqa: BLE001 - an iterable of the application may raise anything
+    except Exception as error:  # noqa: BLE001  # an iterable of the application may raise anything
         reason = str(error) if isinstance(error, conventions.RefusedError) else f"they raised {type(error).__name__}"
         warn_once("tags_refused", place, "tags of %s are refused, because %s.", place, reason)
         return None

@@ -58,7 +58,7 @@ def warn_once(topic: str, place: object, message: str, *args: object) -> None:
             message += " (%d other warnings were held back to keep this log short.)"
             args = (*args, held_back)
         logger.warning(message, *args)
-    except Exception:  # noqa: BLE001, S110 - a place that cannot be hashed or a handler that raises is no reason to fail
+    except Exception:  # noqa: BLE001, S110  # a place that cannot be hashed or a handler that raises is no reason to fail
         pass
 
 

@@ -71,7 +71,7 @@ def wrap(client_or_callable: T, *, instrument: bool = True) -> T:
     try:
         wrapped: T = _wrapped(client_or_callable)
         return wrapped
-    except Exception as error:  # noqa: BLE001 - an object that cannot be proxied must still work for its owner
+    except Exception as error:  # noqa: BLE001  # an object that cannot be proxied must still work for its owner
         kind = type(client_or_callable).__name__
         warn_once("wrap_unusable", kind, "wrap() cannot wrap a %s (%s).", kind, type(error).__name__)
         return client_or_callable
@@ -113,7 +113,7 @@ class _Client(_ObjectProxy):  # type: ignore[misc]  # wrapt ships no types
             return value
         try:
             return self._self_part(name, value)
-        except Exception:  # noqa: BLE001 - an attribute that cannot be examined is handed out as it is
+        except Exception:  # noqa: BLE001  # an attribute that cannot be examined is handed out as it is
             return value
 
     def _self_part(self, name: str, value: Any) -> Any:

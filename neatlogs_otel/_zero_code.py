@@ -70,7 +70,7 @@ class EndUserInstrumentor:
             for option in sorted(options.keys() - {"skip_dep_check", "raise_exception_on_conflict"}):
                 warn_once("zero_code", option, "The option %s of %s is not known; roots is.", shown(option), NAME)
             self._add(tracer_provider or trace_api.get_tracer_provider(), roots)
-        except Exception as error:  # noqa: BLE001 - OpenTelemetry would stop setting up everything else
+        except Exception as error:  # noqa: BLE001  # OpenTelemetry would stop setting up everything else
             warn_once("internal", type(error), "%s while adding EndUserSpanProcessor.", type(error).__name__)
 
     def uninstrument(self, **_: Any) -> None:

@@ -185,7 +185,7 @@ def encode_json(value: object) -> str:
         raise RefusedError("it is nested too deeply or contains itself") from None
     except RefusedError:
         raise
-    except Exception as error:  # noqa: BLE001 - a foreign mapping may raise anything
+    except Exception as error:  # noqa: BLE001  # a foreign mapping may raise anything
         raise RefusedError(f"it cannot be encoded ({type(error).__name__})") from None
 
 
@@ -233,7 +233,7 @@ def _printed(value: object) -> str:
         return _utf8_text(str(value))
     except RecursionError:
         raise
-    except Exception:  # noqa: BLE001 - whatever a foreign __str__ raises, one value must not cost the others
+    except Exception:  # noqa: BLE001  # whatever a foreign __str__ raises, one value must not cost the others
         return f"<unprintable {_type_name(value)}>"
 
 

@@ -206,7 +206,7 @@ def _checked(get_end_user: Callable[..., object]) -> Callable[..., object]:
 def _naming(ask: Callable[[], object], *, by: str, carried: bool = False) -> AbstractContextManager[object]:
     try:
         return _named(ask(), by=by, carried=carried)
-    except Exception as error:  # noqa: BLE001 - the application's callable; its request must go on
+    except Exception as error:  # noqa: BLE001  # the application's callable; its request must go on
         return _named(error, by=by, carried=carried)
 
 
@@ -214,7 +214,7 @@ async def _naming_async(ask: Callable[[Any], object], about: Any, *, by: str) ->
     try:
         found = ask(about)
         return _named(await found if isinstance(found, Awaitable) else found, by=by)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001  # as above
         return _named(error, by=by)
 
 
@@ -228,7 +228,7 @@ def _named(found: object, *, by: str, carried: bool = False) -> AbstractContextM
             name_here(declared, by=by, carried=carried)
         elif not declared.is_empty:
             return Served(declared.end_user, declared.session_id)
-    except Exception as error:  # noqa: BLE001 - an error of ours must not reach the application
+    except Exception as error:  # noqa: BLE001  # an error of ours must not reach the application
         warn_once("internal", type(error), "%s in %s.", type(error).__name__, by)
     return nullcontext()
 
@@ -302,7 +302,7 @@ def _carry(headers: Any = None, **_: Any) -> None:
             carried["session_id"] = session_id
         if carried:
             headers[TASK_HEADER] = json.dumps(carried)
-    except Exception as error:  # noqa: BLE001 - an error of ours must not cost the application its message
+    except Exception as error:  # noqa: BLE001  # an error of ours must not cost the application its message
         warn_once("internal", type(error), "%s while a task is published.", type(error).__name__)
 
 

@@ -36,7 +36,7 @@ def fresh_copies(body: bytes, count: int) -> list[bytes]:
     for _ in range(count):
         copy = bytearray(body)
         for starts in places:
-            trace = random.randbytes(16)  # noqa: S311 - only different
+            trace = random.randbytes(16)  # noqa: S311  # only different
             for start in starts:
                 copy[start : start + 16] = trace
         copies.append(bytes(copy))

@@ -35,7 +35,7 @@ def request(kind: Kind, spans: int, identity: Identity, *, seed: int = 7) -> byt
         spans: How many. Every eighth is a root.
         identity: Which spans carry id, metadata and source: none, the roots, the roots and one child in eight, or all.
     """
-    chance = random.Random(seed)  # noqa: S311 - payloads are to be the same in every run, not secret
+    chance = random.Random(seed)  # noqa: S311  # payloads are to be the same in every run, not secret
     make = _llm_attributes if kind == "llm" else _service_attributes
     out = []
     trace_id = parent = b""
@@ -109,7 +109,7 @@ def shaped(spans: int, *, attributes: int, value_bytes: int, hits: int, seed: in
         value_bytes: An attribute's value.
         hits: How many of the children carry identity, evenly spread.
     """
-    chance = random.Random(seed)  # noqa: S311 - as above
+    chance = random.Random(seed)  # noqa: S311  # as above
     children = spans - -(-spans // SPANS_A_TRACE)
     given = seen = 0
     out = []

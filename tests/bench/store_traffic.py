@@ -58,7 +58,7 @@ def batches(kind: Kind, spans: int, *, seed: int = 7) -> Iterator[bytes]:
         spans: How many in all; their traces start evenly over the week before `NOW`.
         seed: The same seed yields the same requests.
     """
-    traffic = _Traffic(kind, spans // SPANS_A_TRACE, random.Random(seed))  # noqa: S311 - the same in every run, not secret
+    traffic = _Traffic(kind, spans // SPANS_A_TRACE, random.Random(seed))  # noqa: S311  # the same in every run, not secret
     some: list[tuple[str, Span]] = []
     for one in traffic.spans():
         some.append(one)
@@ -158,7 +158,7 @@ class _Traffic:
             _string("server.address", f"{table}-{chance.randrange(8)}.internal"),
             _int("server.port", 8080),
             # No query: text of an attribute that looks like one.
-            _string("db.query.text", f"SELECT * FROM {table} WHERE id = {number} AND note = '{_slice(chance, 30)}'"),  # noqa: S608 - nobody runs it
+            _string("db.query.text", f"SELECT * FROM {table} WHERE id = {number} AND note = '{_slice(chance, 30)}'"),  # noqa: S608  # nobody runs it
             _string("request.id", chance.randbytes(8).hex()),
         ]
 

@@ -141,7 +141,7 @@ def test_identity_is_kept_in_memory_only(open_tab: OpenTab, site: PageUnderTest)
     assert owner(site, say(tab, "nl.trackAI({ name: 'chat' })")) == (None, None)
 
 
-def test_getEndUser_is_asked_at_each_trace(open_tab: OpenTab, site: PageUnderTest) -> None:  # noqa: N802 - the name of the option
+def test_getEndUser_is_asked_at_each_trace(open_tab: OpenTab, site: PageUnderTest) -> None:  # noqa: N802  # the name of the option
     """`getEndUser` gives each trace who it is then; where it throws the trace has nobody and is sent all the same."""
     tab = open_tab()
     tab.evaluate(

@@ -51,8 +51,8 @@ def chain(roots: Literal["trace", "entry"], *flags: str) -> Iterator[tuple[str, 
         neatlogs.set_end_user("u_server", {"known": "by the server"})
         headers: dict[str, str] = {}
         propagate.inject(headers)
-        request = Request(f"{node[0]}/?user=u_node", headers=headers)  # noqa: S310 - a service of the test
-        with urlopen(request, timeout=30) as response:  # noqa: S310 - the same
+        request = Request(f"{node[0]}/?user=u_node", headers=headers)  # noqa: S310  # a service of the test
+        with urlopen(request, timeout=30) as response:  # noqa: S310  # the same
             return {"answer": response.read().decode()}
 
     FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, exclude_spans=["receive", "send"])

@@ -60,7 +60,7 @@ def test_encoded_to_the_byte() -> None:
         built_package()
     except NodeMissingError as error:
         pytest.skip(str(error))
-    chance = random.Random(20_261_121)  # noqa: S311 - the same values each time
+    chance = random.Random(20_261_121)  # noqa: S311  # the same values each time
     values = [value(chance) for _ in range(2_000)]
     printed = run_node_program("encode.mjs", text="".join(f"{json.dumps(given)}\n" for given in values))
     # Not splitlines(): other characters end a line for Python, and stand as they are in JSON.

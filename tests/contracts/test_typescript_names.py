@@ -70,7 +70,7 @@ def test_the_keys_are_equal(name: str) -> None:
     assert found is not None
     expected = getattr(conventions, name)
     written = [expected] if isinstance(expected, str | int) else list(expected)
-    value = eval(found[1]) if re.fullmatch(r"[\d *]+", found[1]) else json.loads(found[1])  # noqa: S307 - a product
+    value = eval(found[1]) if re.fullmatch(r"[\d *]+", found[1]) else json.loads(found[1])  # noqa: S307  # a product
     assert (value if isinstance(value, list) else [value]) == written
 
 

@@ -82,7 +82,7 @@ def test_a_collector_behind(tmp_path: Path) -> None:
             while time.monotonic() < end:
                 try:
                     processor.export(SENT)
-                except Exception:  # noqa: PERF203 - the Collector is still starting
+                except Exception:  # noqa: PERF203  # the Collector is still starting
                     time.sleep(0.1)
                 else:
                     break

@@ -82,7 +82,7 @@ def call_from_python(endpoint: str, url: str, user: str) -> str:
 
 
 def get(url: str) -> Any:
-    with urlopen(url, timeout=30) as response:  # noqa: S310 - a service of the test
+    with urlopen(url, timeout=30) as response:  # noqa: S310  # a service of the test
         return response.read().decode()
 
 

@@ -327,5 +327,5 @@ class Counter:
 
 def test_a_pickle_holds_the_client_itself(recorded) -> None:
     """Pickling a wrapped client gives the client; whoever loads it decides whether to wrap it."""
-    loaded = pickle.loads(pickle.dumps(neatlogs.wrap(Counter(), instrument=False)))  # noqa: S301 - our own bytes
+    loaded = pickle.loads(pickle.dumps(neatlogs.wrap(Counter(), instrument=False)))  # noqa: S301  # our own bytes
     assert type(loaded) is Counter

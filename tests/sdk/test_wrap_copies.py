@@ -50,7 +50,7 @@ def test_pickles_of_functions_and_classes() -> None:
     """A pickle holds the name under which the wrapped function is found, else the function itself."""
 
     def again(value: Any) -> Any:
-        return pickle.loads(pickle.dumps(value))  # noqa: S301 - our own bytes
+        return pickle.loads(pickle.dumps(value))  # noqa: S301  # our own bytes
 
     assert again(decorated) is decorated
     assert again(wrapped_plain) is plain
@@ -76,7 +76,7 @@ class Pages:
 def test_copies_of_a_result_in_use(recorded) -> None:
     """A copy or pickle of a result that keeps its root open is a plain one; the root waits for the result itself."""
     live = neatlogs.wrap(lambda: Pages(), instrument=False)()
-    copies = [copy.copy(live), copy.deepcopy(live), pickle.loads(pickle.dumps(live))]  # noqa: S301 - our own bytes
+    copies = [copy.copy(live), copy.deepcopy(live), pickle.loads(pickle.dumps(live))]  # noqa: S301  # our own bytes
     assert [type(one) for one in copies] == [Pages] * 3
     assert list(copies[1]) == [1, 2]
     assert recorded.spans == ()

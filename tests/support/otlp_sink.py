@@ -165,7 +165,7 @@ class _Servicer(TraceServiceServicer):
     def __init__(self, sink: OtlpSink) -> None:
         self._sink = sink
 
-    def Export(  # noqa: N802  (the name of the generated method)
+    def Export(  # noqa: N802  # the name of the generated method
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
         headers = {key: str(value) for key, value in context.invocation_metadata()}

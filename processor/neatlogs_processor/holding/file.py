@@ -267,7 +267,7 @@ def _sound(path: Path) -> Iterator[Fragment | Root]:
         for order in ("ASC", "DESC"):
             with contextlib.suppress(sqlite3.Error):
                 for row_id, trace_id, arrived, spans, summed, body in connection.execute(
-                    f"SELECT id, trace_id, arrived, spans, checksum, body FROM fragments ORDER BY id {order}"  # noqa: S608 - words of our own
+                    f"SELECT id, trace_id, arrived, spans, checksum, body FROM fragments ORDER BY id {order}"  # noqa: S608  # words of our own
                 ):
                     if row_id in seen or not isinstance(body, bytes):
                         continue

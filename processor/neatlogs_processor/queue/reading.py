@@ -94,7 +94,7 @@ class QueueReader:
 
     def _entries(self, where: str, *values: object) -> list[Entry]:
         rows = self._connection.execute(
-            f"SELECT id, signal, received, spans, size, seal, attempts, error FROM requests {where}",  # noqa: S608 - names of our own; values are bound
+            f"SELECT id, signal, received, spans, size, seal, attempts, error FROM requests {where}",  # noqa: S608  # names of our own; values are bound
             values,
         )
         entries = []

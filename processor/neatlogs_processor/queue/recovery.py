@@ -178,7 +178,7 @@ def _ids(connection: sqlite3.Connection) -> tuple[set[int], bool]:
     for table in ("requests", "bodies"):
         for order in ("ASC", "DESC"):
             try:
-                for (row_id,) in connection.execute(f"SELECT id FROM {table} ORDER BY id {order}"):  # noqa: S608 - names of our own; values are bound
+                for (row_id,) in connection.execute(f"SELECT id FROM {table} ORDER BY id {order}"):  # noqa: S608  # names of our own; values are bound
                     ids.add(row_id)
                 break
             except sqlite3.Error:

@@ -79,7 +79,7 @@ def _requests(
 ) -> Iterator[ExportTraceServiceRequest]:
     condition = traces_of(view, now)
     # By id alone, so that the traces behind a place are found at once; names and conditions are of this package.
-    query = f"SELECT t.id FROM traces AS t NOT INDEXED WHERE t.id > ? AND {condition.sql} ORDER BY t.id LIMIT ?"  # noqa: S608 - names of our own; values are bound
+    query = f"SELECT t.id FROM traces AS t NOT INDEXED WHERE t.id > ? AND {condition.sql} ORDER BY t.id LIMIT ?"  # noqa: S608  # names of our own; values are bound
     last = 0
     while True:
         rows = connection.execute(query, (last, *condition.parameters, _TRACES_A_MOMENT)).fetchall()

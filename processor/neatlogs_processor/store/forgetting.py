@@ -160,7 +160,7 @@ class Forgetting:
     def _delete_unshared(self, column: str, numbers: set[int]) -> None:
         if not numbers:
             return
-        used = {one for (one,) in self._connection.execute(f"SELECT DISTINCT {column} FROM spans")}  # noqa: S608 - names of our own; values are bound
+        used = {one for (one,) in self._connection.execute(f"SELECT DISTINCT {column} FROM spans")}  # noqa: S608  # names of our own; values are bound
         self._connection.executemany(
             f"DELETE FROM {column}s WHERE id = ?",  # noqa: S608  # one of two constants
             [(number,) for number in numbers - used],

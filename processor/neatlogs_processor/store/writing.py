@@ -48,12 +48,12 @@ def _sets(columns: str) -> str:
 
 # The names are constants of this file, never anything from outside.
 _INSERT_TRACE: Final = (
-    f"INSERT INTO traces (id, trace_id, received, {_SUMS}, {_HEAD})"  # noqa: S608 - names of our own; values are bound
+    f"INSERT INTO traces (id, trace_id, received, {_SUMS}, {_HEAD})"  # noqa: S608  # names of our own; values are bound
     f" VALUES (?, ?, ?, {_marks(_SUMS)}, {_marks(_HEAD)})"
 )
-_UPDATE_SUMS: Final = f"UPDATE traces SET {_sets(_SUMS)} WHERE id = ?"  # noqa: S608 - names of our own; values are bound
-_UPDATE_ALL: Final = f"UPDATE traces SET {_sets(_SUMS)}, {_sets(_HEAD)} WHERE id = ?"  # noqa: S608 - names of our own; values are bound
-_INSERT_SPAN: Final = f"INSERT INTO spans VALUES ({', '.join('?' * 15)})"  # noqa: S608 - names of our own; values are bound
+_UPDATE_SUMS: Final = f"UPDATE traces SET {_sets(_SUMS)} WHERE id = ?"  # noqa: S608  # names of our own; values are bound
+_UPDATE_ALL: Final = f"UPDATE traces SET {_sets(_SUMS)}, {_sets(_HEAD)} WHERE id = ?"  # noqa: S608  # names of our own; values are bound
+_INSERT_SPAN: Final = f"INSERT INTO spans VALUES ({', '.join('?' * 15)})"  # noqa: S608  # names of our own; values are bound
 _INSERT_OVERRIDE: Final = (
     "INSERT INTO overrides VALUES (?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET received = max(received, excluded.received)"
@@ -134,7 +134,7 @@ class Writing:
         digest = blake2b(shared.body, digest_size=16).digest()
         named = "service" if table == "resources" else "name"
         (number,) = self.connection.execute(
-            f"INSERT INTO {table} (hash, last_used, {named}, body) VALUES (?, ?, ?, ?)"  # noqa: S608 - names of our own; values are bound
+            f"INSERT INTO {table} (hash, last_used, {named}, body) VALUES (?, ?, ?, ?)"  # noqa: S608  # names of our own; values are bound
             " ON CONFLICT (hash) DO UPDATE SET last_used = max(last_used, excluded.last_used) RETURNING id",
             (digest, received, shared.name, shared.body),
         ).fetchone()
@@ -175,7 +175,7 @@ class _Transaction:
         return self._written
 
     def _next(self, table: str) -> int:
-        (highest,) = self._run(f"SELECT max(id) FROM {table}").fetchone()  # noqa: S608 - names of our own; values are bound
+        (highest,) = self._run(f"SELECT max(id) FROM {table}").fetchone()  # noqa: S608  # names of our own; values are bound
         return (highest or 0) + 1
 
     def _add(self, trace_id: bytes, spans: list[SpanRow]) -> None:
@@ -233,7 +233,7 @@ class _Transaction:
             for begin in range(0, len(ids), _MAX_ASKED):
                 some = ids[begin : begin + _MAX_ASKED]
                 marks = ", ".join("?" * len(some))
-                known = f"SELECT span_id FROM spans WHERE trace = ? AND span_id IN ({marks})"  # noqa: S608 - names of our own; values are bound
+                known = f"SELECT span_id FROM spans WHERE trace = ? AND span_id IN ({marks})"  # noqa: S608  # names of our own; values are bound
                 found = self._run(known, (trace.id, *some))
                 seen.update(span_id for (span_id,) in found)
         return seen

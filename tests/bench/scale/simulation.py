@@ -355,7 +355,7 @@ class _Client:
 
 def simulate(world: World) -> Outcome:
     """Run a world until everything in it is settled."""
-    clock, chance = _Clock(), random.Random(world.seed)  # noqa: S311 - the same in every run, not secret
+    clock, chance = _Clock(), random.Random(world.seed)  # noqa: S311  # the same in every run, not secret
     store = _Store(clock, world, chance)
     processors = [_Processor(clock, world, store, chance) for _ in range(world.processors)]
 

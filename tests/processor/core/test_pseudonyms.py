@@ -37,7 +37,7 @@ def test_a_file_of_keys_is_read(case: dict[str, Any]) -> None:
 @cases("refused_key_files")
 def test_a_file_that_cannot_be_used_is_refused_without_its_words(case: dict[str, Any]) -> None:
     """The message says which line and why, and repeats no secret."""
-    with pytest.raises(ValueError) as refused:  # noqa: PT011 - its words are checked below
+    with pytest.raises(ValueError) as refused:  # noqa: PT011  # its words are checked below
         parse_keys(case["text"])
     assert not [word for word in case["text"].split() if len(word) > 20 and word in str(refused.value)]
     if "\n" in case["text"].strip() and not case["text"].startswith("#"):

@@ -66,7 +66,7 @@ def tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
     """Return all rows of all tables."""
     with contextlib.closing(open_reader(path)) as connection:
         names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}  # noqa: S608 - names of our own; values are bound
+        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}  # noqa: S608  # names of our own; values are bound
 
 
 def assert_sound(path: Path) -> None:
@@ -74,7 +74,7 @@ def assert_sound(path: Path) -> None:
     with contextlib.closing(open_reader(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         for column, table in (("trace", "traces"), ("block", "blocks"), ("resource", "resources"), ("scope", "scopes")):
-            orphans = f"SELECT count(*) FROM spans WHERE {column} NOT IN (SELECT id FROM {table})"  # noqa: S608 - names of our own; values are bound
+            orphans = f"SELECT count(*) FROM spans WHERE {column} NOT IN (SELECT id FROM {table})"  # noqa: S608  # names of our own; values are bound
             assert connection.execute(orphans).fetchone() == (0,)
         unused = "SELECT count(*) FROM blocks WHERE id NOT IN (SELECT block FROM spans)"
         assert connection.execute(unused).fetchone() == (0,)
@@ -117,7 +117,7 @@ async def test_what_was_deleted_before_goes_too(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as careless:
         careless.execute("PRAGMA secure_delete = OFF")
         for table in ("spans", "blocks", "traces", "resources"):
-            careless.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own; values are bound
+            careless.execute(f"DELETE FROM {table}")  # noqa: S608  # names of our own; values are bound
         careless.commit()
     assert SECRET.encode() in everything(path)
     finished = await run("store", "forget", "--end-user", PERSON, "--yes", "--store", str(path))

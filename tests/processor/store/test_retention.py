@@ -52,7 +52,7 @@ class Kept:
 
     def count(self, table: str) -> int:
         """Count a table's rows."""
-        (count,) = self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - names of our own; values are bound
+        (count,) = self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608  # names of our own; values are bound
         return int(count)
 
     def numbers(self) -> set[int]:

@@ -112,7 +112,7 @@ def test_a_transaction_that_fails_leaves_nothing(desk: Desk) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         desk.write(trace(1, spans=3))
     for table in ("spans", "blocks", "resources", "scopes"):
-        assert desk.rows(f"SELECT count(*) FROM {table}") == [(0,)], table  # noqa: S608 - names of our own; values are bound
+        assert desk.rows(f"SELECT count(*) FROM {table}") == [(0,)], table  # noqa: S608  # names of our own; values are bound
     desk.connection.execute("DROP TRIGGER obstacle")
     assert desk.write(trace(1, spans=3)) == Written(3, 0)
     assert_sound(desk.path)

@@ -12,5 +12,5 @@ neatlogs.init(endpoint=endpoint, workflow_name="python-caller")
 with neatlogs.trace("checkout", end_user_id=user, end_user_metadata={"via": "python"}):
     headers: dict[str, str] = {}
     propagate.inject(headers)
-    with urlopen(Request(url, headers=headers), timeout=30) as response:  # noqa: S310 - the test's own service
+    with urlopen(Request(url, headers=headers), timeout=30) as response:  # noqa: S310  # the test's own service
         assert response.read() == b"served"

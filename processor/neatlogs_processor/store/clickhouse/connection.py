@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS: Final = 5
 """How long it may take to reach the server."""
-PASSWORD_VARIABLE: Final = "CLICKHOUSE_PASSWORD"  # noqa: S105 - the variable's name, which ClickHouse's own client reads too
+PASSWORD_VARIABLE: Final = "CLICKHOUSE_PASSWORD"  # noqa: S105  # the variable's name, which ClickHouse's own client reads too
 
 # https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
 _NO_TABLES: Final = frozenset({10, 16, 47, 60, 81})

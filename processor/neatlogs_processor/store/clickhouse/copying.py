@@ -234,7 +234,7 @@ class Copying:
     def _compared(self) -> Iterator[list[tuple[Any, ...]]]:
         last = 0
         while rows := self._source.execute(
-            f"SELECT id, {_SUMS} FROM traces WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608 - names of our own
+            f"SELECT id, {_SUMS} FROM traces WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608  # names of our own
             (last, _COMPARED_AT_ONCE),
         ).fetchall():
             last = rows[-1][0]
@@ -244,7 +244,7 @@ class Copying:
         marks = ", ".join("?" * len(numbers))
         wanted = {
             row[1].hex(): row
-            for row in self._source.execute(f"SELECT id, {_SUMS} FROM traces WHERE id IN ({marks})", tuple(numbers))  # noqa: S608 - values are bound
+            for row in self._source.execute(f"SELECT id, {_SUMS} FROM traces WHERE id IN ({marks})", tuple(numbers))  # noqa: S608  # values are bound
         }
         found = {
             str(row[0]): tuple(row[1:])

@@ -32,6 +32,7 @@ from neatlogs_processor.store.selecting import (
     traces_of,
     write_cursor,
 )
+from neatlogs_processor.store.session_rows import as_session_rows
 from neatlogs_processor.store.text import read_set
 
 # Every S608 below: names and conditions are constants of this package, values are bound.
@@ -147,32 +148,12 @@ def session_rows(
     """Return sums of sessions as records, with the end users and the workflows of their traces in the period."""
     names = [row[0] for row in found]
     low, high = view.period.bounds(now)
-    users: dict[str, set[str]] = {}
-    workflows: dict[str, set[str]] = {}
-    for session, user, workflow in connection.execute(
+    members = connection.execute(
         f"SELECT DISTINCT session, end_user, workflow FROM traces WHERE session IN ({_marks(names)})"
         " AND start >= ? AND start < ?",
         (*names, low, high),
-    ):
-        if user is not None:
-            users.setdefault(session, set()).add(user)
-        if workflow is not None:
-            workflows.setdefault(session, set()).add(workflow)
-    return tuple(
-        SessionRow(
-            session=name,
-            end_users=tuple(sorted(users.get(name, ()))),
-            traces=count,
-            spans=spans,
-            errors=errors,
-            tokens=tokens,
-            start=start,
-            end=end,
-            duration=duration,
-            workflows=tuple(sorted(workflows.get(name, ()))),
-        )
-        for name, count, spans, errors, tokens, start, end, duration in found
     )
+    return as_session_rows(found, members)
 
 
 def users(connection: sqlite3.Connection, view: View, now: int) -> Page[UserRow]:

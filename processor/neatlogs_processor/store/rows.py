@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from neatlogs_processor.core.policy import EndUserPolicy, is_entry_span, is_root_span, names_somebody
-from neatlogs_processor.errors import MalformedOtlpError
+from neatlogs_processor.store.message import read_message
 from neatlogs_processor.store.text import filterable_metadata, split_tags
 
 ENTRY, ROOT, CHILD = 0, 1, 2
@@ -221,13 +219,7 @@ def read_request(body: bytes, policy: EndUserPolicy) -> Batch:
     Raises:
         MalformedOtlpError: Protobuf cannot read it.
     """
-    message = ExportTraceServiceRequest()
-    try:
-        message.ParseFromString(body)
-    except DecodeError:
-        raise MalformedOtlpError(
-            "the store cannot keep the request: it is not OTLP (text that is not UTF-8?)"
-        ) from None
+    message = read_message(body)
     traces: dict[bytes, dict[bytes, SpanRow]] = {}
     without_id = 0
     for resource_spans in message.resource_spans:

@@ -31,6 +31,7 @@ from neatlogs_processor.store.selecting import (
     traces_of,
     write_cursor,
 )
+from neatlogs_processor.store.session_rows import as_session_rows
 
 # ruff: noqa: S608  # names and conditions are constants of this package, values are bound
 
@@ -46,35 +47,16 @@ def sessions(question: Question, view: View, now: int) -> Page[SessionRow]:
 
 def session_rows(question: Question, found: Sequence[tuple[Any, ...]], view: View, now: int) -> tuple[SessionRow, ...]:
     """Return sums of sessions as records, with the end users and the workflows of their traces in the period."""
-    users: dict[str, set[str]] = {}
-    workflows: dict[str, set[str]] = {}
-    if found:
-        dialect = question.over(days_of(view, now))
-        named = any_name("t.session", [row[0] for row in found])
-        condition = conjunction([named, in_period(view, now)])
-        for session, user, workflow in question.rows(
-            f"SELECT DISTINCT t.session, t.end_user, t.workflow FROM {dialect.traces.sql} WHERE {condition.sql}",
-            (*dialect.traces.parameters, *condition.parameters),
-        ):
-            if user is not None:
-                users.setdefault(session, set()).add(user)
-            if workflow is not None:
-                workflows.setdefault(session, set()).add(workflow)
-    return tuple(
-        SessionRow(
-            session=name,
-            end_users=tuple(sorted(users.get(name, ()))),
-            traces=count,
-            spans=spans,
-            errors=errors,
-            tokens=tokens,
-            start=start,
-            end=end,
-            duration=duration,
-            workflows=tuple(sorted(workflows.get(name, ()))),
-        )
-        for name, count, spans, errors, tokens, start, end, duration in found
+    if not found:
+        return ()
+    dialect = question.over(days_of(view, now))
+    named = any_name("t.session", [row[0] for row in found])
+    condition = conjunction([named, in_period(view, now)])
+    members = question.rows(
+        f"SELECT DISTINCT t.session, t.end_user, t.workflow FROM {dialect.traces.sql} WHERE {condition.sql}",
+        (*dialect.traces.parameters, *condition.parameters),
     )
+    return as_session_rows(found, [(session, user, workflow) for session, user, workflow in members])
 
 
 def any_name(column: str, names: Sequence[str]) -> Condition:

@@ -12,14 +12,12 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from neatlogs_processor.core.policy import EndUserPolicy, is_entry_span, is_root_span
-from neatlogs_processor.errors import MalformedOtlpError
 from neatlogs_processor.store.clickhouse.schema import ENTRY_SPAN
+from neatlogs_processor.store.message import read_message
 
 COLUMNS: Final = (
     *("Timestamp", "TraceId", "SpanId", "ParentSpanId", "TraceState", "SpanName", "SpanKind", "ServiceName"),
@@ -76,13 +74,7 @@ def read_spans(body: bytes, policy: EndUserPolicy) -> Spans:
     Raises:
         MalformedOtlpError: Protobuf cannot read it.
     """
-    message = ExportTraceServiceRequest()
-    try:
-        message.ParseFromString(body)
-    except DecodeError:
-        raise MalformedOtlpError(
-            "the store cannot keep the request: it is not OTLP (text that is not UTF-8?)"
-        ) from None
+    message = read_message(body)
     rows: dict[tuple[bytes, bytes], Row] = {}
     without_id = 0
     for resource_spans in message.resource_spans:
